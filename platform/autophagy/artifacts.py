@@ -1,0 +1,169 @@
+"""A stage under way (Attempt), a finished one (Artifact), and the manifest that makes the one the other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet
+from pyarrow.fs import FileSystem
+
+from autophagy.storage import Storage, check_key, is_name
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished stage, opened: every file of its manifest was there with its size. Picklable."""
+
+    stage: str
+    key: str
+    path: str  # payload folder within `fs`
+    manifest: Mapping[str, Any]
+    storage: Storage
+
+    @property
+    def fs(self) -> FileSystem:
+        """The pyarrow filesystem the payload is on."""
+        return self.storage.fs
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """What the builder noted in `Attempt.info`."""
+        return self.manifest["info"]
+
+    def files(self) -> list[str]:
+        """Names of the payload's files, relative to `path`, sorted."""
+        return sorted(self.manifest["files"])
+
+    def file(self, name: str) -> str:
+        """Path of a file within `fs`.
+
+        Raises:
+            FileNotFoundError: The stage has no such file.
+        """
+        if name not in self.manifest["files"]:
+            raise FileNotFoundError(f"stage {self.stage} {self.key} has no file {name!r}, but {self.files()}")
+        return f"{self.path}/{name}"
+
+    def read_bytes(self, name: str) -> bytes:
+        """The content of a file."""
+        with self.fs.open_input_stream(self.file(name), compression=None) as stream:
+            return stream.read()
+
+    def read_json(self, name: str) -> Any:
+        """The content of a JSON file."""
+        return json.loads(self.read_bytes(name))
+
+    def parquet_files(self, sub: str = "") -> list[str]:
+        """Paths within `fs` of the Parquet files in a subfolder (all by default), or of the one named."""
+        folder = sub.rstrip("/") + "/" if sub else ""
+        names = [n for n in self.files() if n.endswith(".parquet") and (n == sub or n.startswith(folder))]
+        return [self.file(name) for name in names]
+
+    def read_table(
+        self,
+        name: str | None = None,
+        columns: Sequence[str] | None = None,
+        filter: pyarrow.dataset.Expression | None = None,
+    ) -> pa.Table:
+        """Read Parquet files as one table, rows in the order of the file names.
+
+        Args:
+            name: A Parquet file or a subfolder of them; all Parquet files by default.
+            columns: Columns to read; all by default. Only these are fetched.
+            filter: Rows to read, e.g. `pyarrow.dataset.field("label") == 3`.
+
+        Raises:
+            FileNotFoundError: There is no Parquet file of that name.
+        """
+        paths = self.parquet_files(name or "")
+        if not paths:
+            where = f"stage {self.stage} {self.key}"
+            raise FileNotFoundError(f"{where} has no Parquet file in {name or '.'!r}, but {self.files()}")
+        dataset = pyarrow.dataset.dataset(paths, filesystem=self.fs, format="parquet")
+        return dataset.to_table(columns=None if columns is None else list(columns), filter=filter)
+
+
+@dataclass
+class Attempt:
+    """Where one builder writes: nobody reads it before it is published."""
+
+    path: str  # payload folder within `fs`: all that is in it when the builder returns is published
+    scratch: str  # folder within `fs` that outlives a failed or killed attempt: state to resume from
+    storage: Storage
+    info: dict[str, Any] = field(default_factory=dict)  # JSON, published in the manifest
+
+    @property
+    def fs(self) -> FileSystem:
+        """The pyarrow filesystem to write to."""
+        return self.storage.fs
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write a file, named relative to `path`."""
+        self.storage.put(self._file(name), data)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file."""
+        self.write_bytes(name, json.dumps(value).encode())
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        """Write a Parquet file."""
+        path = self._file(name)
+        self.storage.make_folder(os.path.dirname(path))
+        pyarrow.parquet.write_table(table, path, filesystem=self.fs)
+
+    def _file(self, name: str) -> str:
+        if not all(map(is_name, name.split("/"))):
+            raise ValueError(f"not a file name within a stage: {name!r}")
+        return f"{self.path}/{name}"
+
+
+def file_sizes(storage: Storage, folder: str) -> dict[str, int]:
+    """Size in bytes of every file below a folder, by name relative to it."""
+    found = storage.entries(folder, recursive=True)
+    return {info.path[len(folder) + 1 :]: info.size for info in found if info.is_file}
+
+
+def manifest_path(storage: Storage, stage: str, key: str) -> str:
+    """The manifest of a stage: the stage is done if and only if it is there."""
+    return storage.at("stages", check_key(stage), check_key(key), MANIFEST)
+
+
+def payload_path(storage: Storage, manifest: Mapping[str, Any]) -> str:
+    """The payload folder a manifest names."""
+    return storage.at("stages", manifest["stage"], manifest["key"], manifest["attempt"])
+
+
+def read_manifest(storage: Storage, stage: str, key: str) -> dict[str, Any] | None:
+    """The manifest of a stage, None if the stage is not done or the manifest damaged."""
+    data = storage.read(manifest_path(storage, stage, key))
+    return None if data is None else decode_manifest(data, stage, key)
+
+
+def encode_manifest(manifest: Mapping[str, Any]) -> bytes:
+    """The manifest as JSON, with a checksum over itself."""
+    plain = json.loads(json.dumps(manifest))
+    return json.dumps({**plain, "checksum": _checksum(plain)}, indent=1).encode()
+
+
+def decode_manifest(data: bytes, stage: str, key: str) -> dict[str, Any] | None:
+    """The manifest of this stage and key, None if it is damaged or another's."""
+    try:
+        manifest = json.loads(data)
+        expected = manifest.pop("checksum")
+    except (ValueError, AttributeError, TypeError, KeyError):
+        return None
+    intact = expected == _checksum(manifest) and (manifest["stage"], manifest["key"]) == (stage, key)
+    return manifest if intact else None
+
+
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(manifest, sort_keys=True).encode(), digest_size=16).hexdigest()

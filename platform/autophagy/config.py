@@ -1,0 +1,270 @@
+"""The complete, typed description of one self-consuming loop: frozen, validated before any compute, content-addressed."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from autophagy.records import UserError, digest
+from autophagy.scenarios import AnyScenario, make_scenario, num_candidates
+from autophagy.selection import AnySelector, make_selector
+
+RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+class Section(BaseModel):
+    """A part of an experiment. `keyed` is what changes numbers; the other fields only say where and how to compute."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def keyed(self) -> dict[str, Any]:
+        """The fields that change numbers, as JSON: what stage keys are made of."""
+        runtime = {n for n, f in type(self).model_fields.items() if "runtime" in f.metadata}
+        return self.model_dump(mode="json", exclude=runtime)
+
+
+class Data(Section):
+    """Real images."""
+
+    source: str  # digits | fashion_mnist | idx:DIR | folder:DIR | npz:FILE | parquet:URI | hf:NAME
+    image_size: Annotated[int, Field(ge=4, le=1024)] = 32  # pixels, square
+    num_real: Annotated[int, Field(ge=2)] | None = None  # size of the fixed real set R; null: all that is left
+    num_held_out: Annotated[int, Field(ge=2)] | None = None  # real reference of every metric; null: a quarter
+    labels: Literal["oracle", "shuffled"] = "oracle"  # what the probe is told; shuffled: a negative control
+
+
+class Model(Section):
+    """The denoiser: a diffusers `UNet2DModel` that predicts the noise."""
+
+    block_out_channels: Annotated[tuple[Annotated[int, Field(ge=4, multiple_of=4)], ...], Field(min_length=1)] = (
+        32,
+        64,
+    )
+    layers_per_block: Annotated[int, Field(ge=1, le=8)] = 1
+    attention: bool = False  # self-attention at the lowest resolution
+    conditional: bool = True  # on the class label
+    num_train_timesteps: Annotated[int, Field(ge=2, le=10_000)] = 1000
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
+
+
+class Training(Section):
+    """How a generation is trained. Every generation after 0 takes the same number of optimisation steps."""
+
+    initial_epochs: Annotated[int, Field(ge=1)] = 60  # generation 0, over the real set
+    epochs: Annotated[int, Field(ge=1)] = 3  # later generations, over `budget` images
+    equal_steps: bool = True  # epochs count over `budget` images even where the training set is larger (accumulate)
+    init: Literal["previous", "scratch", "initial"] = "previous"
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    global_batch_size: Annotated[int, Field(ge=1)] = 128
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999  # of the weights that generate
+    condition_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1  # share of labels replaced by the null condition
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast where the hardware has it
+    num_workers: Annotated[int, Field(ge=0), "runtime"] = 1  # Ray Train workers; 0: in the loop's own process
+    use_gpu: Annotated[bool, Field(), "runtime"] = False
+    checkpoint_every: Annotated[int, Field(ge=1), "runtime"] = 500  # optimisation steps
+    resident_bytes: Annotated[int, Field(ge=0), "runtime"] = 4 << 30  # training sets up to this stay on the device
+
+
+class Generation(Section):
+    """How a trained model is sampled."""
+
+    sampler: Literal["ddim", "ddpm"] = "ddim"
+    num_inference_steps: Annotated[int, Field(ge=1, le=10_000)] = 25
+    guidance_scale: Annotated[float, Field(ge=0)] | None = None  # null: none; 1: none, at twice the cost
+    shard_size: Annotated[int, Field(ge=1, le=4096)] = 128  # images per unit of work; part of the numbers
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    num_actors: Annotated[int, Field(ge=0), "runtime"] = 1  # sampler actors; 0: tasks in pooled worker processes
+    use_gpu: Annotated[bool, Field(), "runtime"] = False
+
+
+class Metrics(Section):
+    """What is measured, from the same number of samples and the same held-out reference in every generation."""
+
+    feature_network: Literal["classifier", "latent", "pixels", "inception", "dinov2"] = "classifier"
+    num_samples: Annotated[int, Field(ge=10)] = 1000  # first images of every generation, unfiltered
+    k: Annotated[int, Field(ge=1, le=100)] = 5  # neighbours of precision, recall, density, coverage
+
+
+class Probe(Section):
+    """The softmax probe on bottleneck latents; taken from the selection where the strategy has its own."""
+
+    timestep: Literal["auto"] | int | tuple[int, ...] = "auto"  # auto: best held-out accuracy on a grid
+    pool: Literal["flatten", "mean", "max"] = "flatten"
+
+    @property
+    def timesteps(self) -> tuple[int, ...]:
+        """The timesteps that were given; empty for auto."""
+        if self.timestep == "auto":
+            return ()
+        return (self.timestep,) if isinstance(self.timestep, int) else self.timestep
+
+
+class Experiment(Section):
+    """One self-consuming loop."""
+
+    name: Annotated[str, Field(pattern=RUN_NAME, max_length=100), "runtime"] = "loop"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    generations: Annotated[int, Field(ge=0, le=10_000)] = 4  # after generation 0
+    budget: Annotated[int, Field(ge=1)] = 500  # images trained on in each generation >= 1
+    keep_ratio: Annotated[float, Field(gt=0, le=1)] = 1.0  # every generation makes ceil(budget / keep_ratio)
+    data: Data
+    model: Model = Model()
+    training: Training = Training()
+    generation: Generation = Generation()
+    scenario: AnyScenario = Field(default_factory=lambda: make_scenario({"kind": "accumulate_subsample"}))
+    selection: AnySelector = Field(default_factory=lambda: make_selector({"strategy": "random"}))
+    metrics: Metrics = Metrics()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Experiment:
+        factor = 2 ** (len(self.model.block_out_channels) - 1)
+        if self.data.image_size % factor:
+            raise ValueError(
+                f"data.image_size = {self.data.image_size} cannot be halved {len(self.model.block_out_channels) - 1} "
+                f"times; use a multiple of {factor} or fewer model.block_out_channels"
+            )
+        if self.generation.num_inference_steps > self.model.num_train_timesteps:
+            raise ValueError(
+                f"generation.num_inference_steps = {self.generation.num_inference_steps} is more than "
+                f"model.num_train_timesteps = {self.model.num_train_timesteps}; use at most that"
+            )
+        if self.metrics.num_samples <= self.metrics.k:
+            raise ValueError(f"metrics.num_samples = {self.metrics.num_samples} must be more than metrics.k")
+        if not self.model.conditional and "confidence" in self.selection.needs:
+            raise ValueError(
+                f"selection.strategy = {self.selection.strategy} needs labelled samples; set model.conditional=true"
+            )
+        if not self.model.conditional and self.generation.guidance_scale is not None:
+            raise ValueError("generation.guidance_scale needs model.conditional=true; set it to null")
+        if self.generation.guidance_scale is not None and self.training.condition_dropout == 0:
+            raise ValueError("generation.guidance_scale needs training.condition_dropout > 0, such as 0.1")
+        late = [t for t in self.probe.timesteps if t >= self.model.num_train_timesteps]
+        if late:
+            raise ValueError(
+                f"selection.timestep = {late[0]} must be below model.num_train_timesteps = "
+                f"{self.model.num_train_timesteps}"
+            )
+        return self
+
+    @property
+    def probe(self) -> Probe:
+        """The probe of this loop: the selection's own, or the default one that only measures."""
+        return Probe(**self.selection.model_dump(include={"timestep", "pool"}))
+
+    @property
+    def num_candidates(self) -> int:
+        """Candidate images that every generation makes: ceil(budget / keep_ratio)."""
+        return num_candidates(self.budget, self.keep_ratio)
+
+    @property
+    def digest(self) -> str:
+        """Name of everything that changes this loop's numbers."""
+        sections = {n: v.keyed() for n, v in self if isinstance(v, Section)}
+        return digest(self.keyed() | sections)
+
+
+def parse(values: Mapping[str, Any]) -> Experiment:
+    """An experiment from plain values, as a YAML file holds them.
+
+    Raises:
+        UserError: one line with the field, the value, and what is allowed.
+    """
+    if "selection" in values:
+        make_selector(_mapping("selection", values["selection"]))
+    if "scenario" in values:
+        make_scenario(_mapping("scenario", values["scenario"]))
+    try:
+        return Experiment.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_one_line(error)) from None
+
+
+def override(values: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """`values` with settings such as `training.epochs=5` applied; a value is read as YAML.
+
+    Choosing another `selection.strategy` or `scenario.kind` starts that section anew, from the defaults of the choice.
+    """
+    result = json.loads(json.dumps(values))
+    parsed = [_setting(s) for s in settings]
+    for path, value in sorted(parsed, key=lambda p: p[0][-1] not in ("strategy", "kind")):
+        section = result
+        for part in path[:-1]:
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise UserError(f"--set {'.'.join(path)}: {part} has no fields; give it a value instead")
+        if path in (["selection", "strategy"], ["scenario", "kind"]) and section.get(path[-1]) != value:
+            section.clear()
+        section[path[-1]] = value
+    return result
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file (safe loader)."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a recipe name or a YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must be a mapping of fields such as `seed: 0`, not {type(values).__name__}")
+    return values
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted name; lists stay whole, as text."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = json.dumps(value) if isinstance(value, list | tuple) else value
+    return flat
+
+
+def _mapping(field: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{field} = {value!r} must be a mapping of fields")
+    return dict(value)
+
+
+def _setting(text: str) -> tuple[list[str], Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not all(name.split(".")):
+        raise UserError(f"--set {text}: must be written as section.field=value, such as training.epochs=5")
+    try:
+        return name.strip().split("."), yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"--set {text}: the value is not valid YAML; quote it") from None
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first problem of a validation error as one line: field, value, what is allowed."""
+    first = error.errors(include_url=False)[0]
+    # The tags of a union, such as the strategy, stand in the location too but are no fields.
+    path = [str(p) for p in first["loc"] if str(p) not in ("int", "float", "str") and not str(p).startswith("constrained")]
+    field, value = ".".join(path), first["input"]
+    if first["type"] == "extra_forbidden":
+        names = _fields_of(path[:-1])
+        near = difflib.get_close_matches(path[-1], names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"fields here: {', '.join(names)}"
+        return f"{field} = {value!r}: no such field; {hint}"
+    if first["type"] == "missing":
+        return f"{field}: is missing and has no default; set it"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{field} = {value!r}: {message[0].lower()}{message[1:]}" if field else message
+
+
+def _fields_of(path: Sequence[str]) -> list[str]:
+    """Names of the fields of a section of the experiment."""
+    section: type[BaseModel] = Experiment
+    for part in path:
+        annotation = section.model_fields[part].annotation
+        section = next(a for a in (annotation, *get_args(annotation)) if isinstance(a, type))
+    return list(section.model_fields)

@@ -1,0 +1,93 @@
+"""The `evaluate` stage: every metric of one generation, from cached features and never from pixels again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from autophagy.curation import read_scores
+from autophagy.data import to_numpy
+from autophagy.features import predict_classes, read_probe
+from autophagy.metrics import Measured, knn_entropy, measure, real_vs_real, total_variance
+from autophagy.records import CONFIDENCE, FEATURES, LABEL, LATENT, REAL, SAMPLE_ID
+from autophagy.records import origin_generation, rng_for, sample_ids
+from autophagy.stages import Job
+from autophagy.store import Artifact
+
+METRICS_FILE = "metrics.json"
+
+
+def evaluate(job: Job) -> None:
+    """Builder of an `evaluate` stage.
+
+    Inputs: `score` and `real`, `network`, `probe` if there is one, this generation's `generated` and generation 0's
+    `first`, and for generations >= 1 `select` and the samples it chose from.
+    """
+    config, seed = job.config, job.config["seed"]
+    k, num_samples = config["metrics"]["k"], config["metrics"]["num_samples"]
+    reference = _first(job.inputs["score"], "held_out", num_samples)
+    synthetic = _first(job.inputs["generated"], "images", num_samples)
+    kept, num_candidates = _kept(job)
+    training = to_numpy(read_scores(job, kept, [SAMPLE_ID, FEATURES]), FEATURES)
+    latent, probe_label = _latents(job)
+    values = measure(
+        Measured(
+            generation=config["generation"],
+            reference=reference[FEATURES],
+            synthetic=synthetic[FEATURES],
+            synthetic_label=synthetic[LABEL],
+            synthetic_predicted=predict_classes(job.inputs["network"], synthetic[FEATURES]),
+            synthetic_confidence=synthetic[CONFIDENCE],
+            synthetic_latent=latent,
+            synthetic_probe_label=probe_label,
+            training=training,
+            training_generation=origin_generation(kept),
+            reference_label=reference[LABEL],
+            reference_confidence=reference[CONFIDENCE],
+            num_candidates=num_candidates,
+            num_kept=len(kept),
+            k=k,
+            seed=seed,
+        )
+    )
+    if len(training) > config["budget"]:
+        # Nearest-neighbour entropy depends on the number of points: always that of a budget's worth.
+        rows = rng_for(seed, "entropy-rows").permutation(len(training))[: config["budget"]]
+        values["entropy"] = knn_entropy(training[rows])
+    first = _first(job.inputs["first"], "images", num_samples)
+    values["total_variance"] = values["feature_variance"] / max(total_variance(first[FEATURES]), 1e-12)
+    real = _first(job.inputs["score"], "train", num_samples)
+    values |= real_vs_real(real[FEATURES], reference[FEATURES], k, seed)
+    job.attempt.write_json(METRICS_FILE, {n: None if np.isnan(v) else float(v) for n, v in values.items()})
+
+
+def _first(artifact: Artifact, part: str, count: int) -> dict[str, np.ndarray]:
+    """Scores of the first `count` images of a part, by column."""
+    table = artifact.read_table(part, columns=[SAMPLE_ID, LABEL, FEATURES, CONFIDENCE]).sort_by(SAMPLE_ID)
+    return {name: to_numpy(table.slice(0, count), name) for name in (LABEL, FEATURES, CONFIDENCE)}
+
+
+def _kept(job: Job) -> tuple[np.ndarray, int]:
+    """Ids of the training set D_k, sorted, and the number of candidates it was chosen from (0: R itself)."""
+    if "select" not in job.inputs:
+        real = job.inputs["real"].info
+        return sample_ids(REAL, real["first_index"]["train"], real["sizes"]["train"]), 0
+    selected = job.inputs["select"]
+    kept = to_numpy(selected.read_table("kept.parquet", columns=[SAMPLE_ID]), SAMPLE_ID)
+    return np.sort(kept), selected.info["num_candidates"]
+
+
+def _latents(job: Job) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Latents float32 [n, L] of the measured samples and the class the probe sees, int64 [n]; None without a probe."""
+    if "probe" not in job.inputs:
+        return None, None
+    table = job.inputs["generated"].read_table("latents").sort_by(SAMPLE_ID)
+    latent = to_numpy(table, LATENT).astype(np.float32)
+    return latent, read_probe(job.inputs["probe"]).parts[0].probabilities(latent).argmax(axis=1)
+
+
+def read_metrics(artifact: Artifact) -> dict[str, float]:
+    """Metrics of an `evaluate` artifact by key, NaN where undefined."""
+    values: dict[str, Any] = artifact.read_json(METRICS_FILE)
+    return {name: float("nan") if value is None else value for name, value in values.items()}

@@ -1,0 +1,178 @@
+"""The self-consuming loop: select, train, generate, evaluate, record; generation after generation."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import yaml
+
+from autophagy.config import Experiment, flatten
+from autophagy.data import split_sizes, to_numpy
+from autophagy.evaluation import read_metrics
+from autophagy.features import check_available
+from autophagy.graph import Generation, plan_loop
+from autophagy.progress import Progress, Silent
+from autophagy.lineage import code_tags
+from autophagy.records import IMAGE, SAMPLE_ID, GenerationRecord, RunInfo, Tracker, UserError, sample_ids
+from autophagy.store import Artifact, StageStore
+from autophagy.tracking import NullTracker
+
+RECORDS, EXPERIMENT, CURVES, SAMPLES = (
+    "records.jsonl",
+    "experiment.yaml",
+    "collapse_curves.png",
+    "samples.png",
+)
+GRID_COLUMNS = 16
+
+
+def run_loop(
+    experiment: Experiment,
+    store: StageStore,
+    tracker: Tracker | None = None,
+    progress: Progress | None = None,
+) -> list[GenerationRecord]:
+    """Run a loop to its end; what the store holds already is not computed again.
+
+    Args:
+        experiment: The loop. The same experiment gives the same records, whatever interrupted it.
+        store: Where stages are kept, and the run folder `runs/<name>` with records and pictures.
+        tracker: Where records go besides.
+        progress: Told about every stage and generation.
+
+    Returns:
+        One record per generation, generation 0 included.
+
+    Raises:
+        UserError: before any compute, if the experiment cannot run.
+    """
+    tracker, progress = tracker or NullTracker(), progress or Silent()
+    check_available(experiment.metrics.feature_network)
+    claim_run(experiment, store)
+    generations = plan_loop(experiment)
+    real = progress.follow(generations[0]["real"], store)
+    check_fresh(experiment, real)
+    tracker.start(run_info(experiment, real))
+
+    records: list[GenerationRecord] = []
+    for k, stages in enumerate(generations):
+        artifacts = {name: progress.follow(stage, store) for name, stage in stages.items()}
+        records.append(record(k, artifacts))
+        keep_records(experiment.name, store, records)
+        tracker.log(records)
+        progress.generation(records[-1])
+
+    pictures = draw(experiment, store, generations, records)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, png in pictures.items():
+            Path(folder, name).write_bytes(png)
+        tracker.finish(records, [Path(folder, name) for name in pictures], complete=True)
+    return records
+
+
+def record(generation: int, artifacts: Mapping[str, Artifact]) -> GenerationRecord:
+    """The line of `records.jsonl` that the stages of a generation amount to."""
+    metrics = read_metrics(artifacts["evaluate"])
+    metrics["generation"] = float(generation)
+    if "feature_network" in artifacts:
+        metrics |= {
+            f"{name}_{key}": float(artifacts[name].info[key])
+            for name in ("feature_network", "probe")
+            for key in ("accuracy_held_out", "accuracy_train")
+            if name in artifacts and key in artifacts[name].info
+        }
+    return GenerationRecord(
+        generation,
+        metrics,
+        {name: artifact.key for name, artifact in artifacts.items()},
+        {name: float(artifact.manifest["seconds"]) for name, artifact in artifacts.items()},
+    )
+
+
+def claim_run(experiment: Experiment, store: StageStore) -> None:
+    """Write `experiment.yaml`; refuse a run folder that belongs to another experiment."""
+    values = experiment.model_dump(mode="json")
+    text = f"# digest {experiment.digest}\n{yaml.safe_dump(values, sort_keys=False)}"
+    saved = store.read_run_file(experiment.name, EXPERIMENT)
+    if saved and saved.split(b"\n", 1)[0] != text.encode().split(b"\n", 1)[0]:
+        raise UserError(
+            f"name = {experiment.name}: its run folder holds another experiment; "
+            f"give this one its own name (--name), or remove {store.run_path(experiment.name)}"
+        )
+    store.write_run_file(experiment.name, EXPERIMENT, text.encode())
+
+
+def check_fresh(experiment: Experiment, real: Artifact) -> None:
+    """Raise a UserError if the scenario needs more fresh real images than there are."""
+    needed = experiment.scenario.num_fresh(experiment.generations, experiment.num_candidates)
+    sizes = real.info["sizes"]
+    if sizes["fresh"] < needed:
+        split_sizes(sum(sizes.values()), sizes["train"], sizes["held_out"], needed)
+
+
+def keep_records(name: str, store: StageStore, records: Sequence[GenerationRecord]) -> None:
+    """Write `records.jsonl`, unless it holds these records already and perhaps more."""
+    lines = [json.dumps(r.to_json()).encode() + b"\n" for r in records]
+    saved = (store.read_run_file(name, RECORDS) or b"").splitlines(keepends=True)
+    if saved[: len(lines)] != lines:
+        store.write_run_file(name, RECORDS, b"".join(lines))
+
+
+def read_records(name: str, store: StageStore) -> list[GenerationRecord]:
+    """The records of a run so far, oldest first."""
+    lines = (store.read_run_file(name, RECORDS) or b"").splitlines()
+    return [GenerationRecord.from_json(json.loads(line)) for line in lines]
+
+
+def draw(
+    experiment: Experiment,
+    store: StageStore,
+    generations: Sequence[Generation],
+    records: Sequence[GenerationRecord],
+) -> dict[str, bytes]:
+    """Write the pictures of a run into its folder, and return them; those that are up to date stay as they are."""
+    name, mark = experiment.name, "\n".join(r.stages["evaluate"] for r in records).encode()
+    saved = {p: store.read_run_file(name, p) for p in (CURVES, SAMPLES)}
+    if store.read_run_file(name, "pictures.txt") == mark and all(saved.values()):
+        return {p: data for p, data in saved.items() if data}
+    from autophagy.pictures import collapse_curves, sample_grid
+
+    real = generations[0]["real"].ensure(store)
+    rows = [("real", first_images(real, "images/train", real.info["first_index"]["train"]))]
+    for k, stages in enumerate(generations):
+        first_id = int(sample_ids(k, 0, 1)[0])
+        rows.append((f"generation {k}", first_images(stages["generate"].ensure(store), "images", first_id)))
+    pictures = {CURVES: collapse_curves({name: [list(records)]}), SAMPLES: sample_grid(rows, columns=GRID_COLUMNS)}
+    for picture, png in pictures.items():
+        store.write_run_file(name, picture, png)
+    store.write_run_file(name, "pictures.txt", mark)
+    return pictures
+
+
+def first_images(artifact: Artifact, part: str, first_id: int) -> np.ndarray:
+    """The first images of a part, uint8 [16, H, W, C]: all that a sample grid shows."""
+    wanted = pc.field(SAMPLE_ID) < first_id + GRID_COLUMNS
+    table = artifact.read_table(part, columns=[SAMPLE_ID, IMAGE], filter=wanted)
+    return to_numpy(table.sort_by(SAMPLE_ID), IMAGE)
+
+
+def run_info(experiment: Experiment, real: Artifact) -> RunInfo:
+    """What a tracker is told about this loop."""
+    sizes = real.info["sizes"]
+    return RunInfo(
+        name=experiment.name,
+        digest=experiment.digest,
+        params=flatten(experiment.model_dump(mode="json")),
+        tags={"autophagy.seed": str(experiment.seed), **code_tags()},
+        dataset={
+            "source": experiment.data.source,
+            "digest": real.key,
+            "num_real": sizes["train"],
+            "num_held_out": sizes["held_out"],
+        },
+    )

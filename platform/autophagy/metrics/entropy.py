@@ -1,0 +1,41 @@
+"""Entropy from nearest-neighbour distances, and the duplicates that would make it minus infinity."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from autophagy.metrics.neighbours import nearest_distances
+from autophagy.metrics.rows import as_rows, distinct_rows
+
+_RADIUS_FLOOR = 1e-10  # a fixed floor, so that two sets with as many duplicates pay the same
+
+
+def knn_entropy(x: np.ndarray, k: int = 1) -> float:
+    """Kozachenko-Leonenko estimate of the differential entropy, in nats.
+
+    `psi(n) - psi(k) + log c_D + (D / n) sum_i log r_k(i)`, with `c_D` the volume of the unit ball and
+    `r_k(i)` the distance from row i to its k-th nearest other row (Kozachenko and Leonenko 1987). Biased in
+    many dimensions: compare only at equal n, D and k. Duplicates have radius 0, which is raised to 1e-10;
+    `duplicate_share` says how many there are.
+
+    Args:
+        x: [n, D].
+        k: Which neighbour.
+
+    Raises:
+        TooFewRows: if n < `k + 1`.
+    """
+    from scipy.special import digamma
+
+    x = as_rows(x)
+    n, width = x.shape
+    radius = np.maximum(nearest_distances(x, k=k)[:, -1], _RADIUS_FLOOR)
+    log_ball = width / 2 * math.log(math.pi) - math.lgamma(width / 2 + 1)
+    return float(digamma(n) - digamma(k) + log_ball + width * np.log(radius).mean())
+
+
+def duplicate_share(x: np.ndarray) -> float:
+    """Share of rows [n, D] that repeat an earlier row: 0 if all differ, (n - 1) / n if all are the same."""
+    return 1.0 - len(distinct_rows(x)) / len(x)

@@ -1,0 +1,40 @@
+"""How far generated images are from the images their model was trained on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autophagy.metrics.neighbours import nearest_distances
+from autophagy.metrics.rows import distinct_rows
+
+
+def generalization_score(synthetic: np.ndarray, training: np.ndarray) -> float:
+    """Mean distance from a generated image to its nearest training image (arXiv 2509.16499).
+
+    In units of the features. It falls to 0 as a loop turns from generalization to memorization; the same
+    number for held-out real images is the baseline.
+
+    Args:
+        synthetic: [n, D].
+        training: What the model that made `synthetic` was trained on, [m, D].
+    """
+    return float(nearest_distances(synthetic, training).mean())
+
+
+def memorization_ratio(synthetic: np.ndarray, training: np.ndarray, threshold: float = 1 / 3) -> float:
+    """Share of generated images that are copies: far nearer to one training image than to any other.
+
+    A copy has `d1 < threshold * d2`, with d1 and d2 the distances to the two nearest distinct training images
+    (arXiv 2505.17638). Training images are de-duplicated first: if its source were there twice, d1 = d2 and a
+    perfect copy would go unseen.
+
+    Args:
+        synthetic: [n, D].
+        training: [m, D].
+        threshold: In (0, 1].
+
+    Raises:
+        TooFewRows: if there are fewer than 2 distinct training images.
+    """
+    nearest = nearest_distances(synthetic, distinct_rows(training), k=2)
+    return float((nearest[:, 0] < threshold * nearest[:, 1]).mean())

@@ -1,0 +1,84 @@
+"""What a person sees of a running loop: one live line per stage, one table row per generation."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from typing import Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
+
+from autophagy.records import GenerationRecord
+from autophagy.stages import Stage
+from autophagy.store import Artifact, StageStore
+
+COLUMNS = ("fid", "precision", "recall", "confidence", "entropy", "real_share")
+
+
+class Progress(Protocol):
+    """How a loop's stages are carried out in front of somebody."""
+
+    def follow(self, stage: Stage, store: StageStore) -> Artifact:
+        """Ensure a stage and show how it goes."""
+
+    def generation(self, record: GenerationRecord) -> None:
+        """Show a finished generation."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def follow(self, stage: Stage, store: StageStore) -> Artifact:
+        """Ensure a stage."""
+        return stage.ensure(store)
+
+    def generation(self, record: GenerationRecord) -> None:
+        """Show nothing."""
+
+
+class ConsoleProgress:
+    """Live lines on a terminal, plain lines in a log file; stages that were done already take no line."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.header_shown = False
+        self.computed = 0  # stages built since the start
+
+    def follow(self, stage: Stage, store: StageStore) -> Artifact:
+        """Ensure a stage under a live line with the seconds so far and, from the store's history, to expect."""
+        if store.is_done(stage.name, stage.key):
+            return stage.ensure(store, wait=self._say)
+        what = stage.name.replace("_", " ") + ("" if stage.generation is None else f" of generation {stage.generation}")
+        past = store.seconds_history(stage.name)
+        about = f" of about {statistics.median(past):.0f}" if past else ""
+        start = time.monotonic()
+
+        def line() -> Spinner:
+            return Spinner("dots", f" {what} ... {time.monotonic() - start:.0f}{about} s")
+
+        with Live(get_renderable=line, console=self.console, refresh_per_second=4, transient=True):
+            artifact = stage.ensure(store, wait=self._say)
+        self.computed += 1
+        if not self.console.is_terminal:
+            self.console.print(f"{what}: {time.monotonic() - start:.1f} s", highlight=False)
+        return artifact
+
+    def generation(self, record: GenerationRecord) -> None:
+        """A table row; the header goes with the first."""
+        if not self.header_shown:
+            names = "".join(f"{name:>12}" for name in COLUMNS)
+            self.console.print(f"[bold]generation{names}     seconds[/bold]", highlight=False)
+            self.header_shown = True
+        values = "".join(f"{_short(record.metrics.get(name, math.nan)):>12}" for name in COLUMNS)
+        seconds = sum(record.seconds.values())
+        self.console.print(f"{record.generation:>10}{values}{seconds:>12.1f}", highlight=False)
+
+    def _say(self, message: str) -> None:
+        self.console.print(message, style="dim", highlight=False)
+
+
+def _short(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4g}"

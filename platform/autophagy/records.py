@@ -1,0 +1,110 @@
+"""The words every module shares: column names, sample ids, seeds, records, the tracker protocol, user errors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+SAMPLE_ID = "sample_id"  # int64, unique in a loop: origin generation and index packed
+GENERATION = "generation"  # int32, origin; REAL = -1
+IS_REAL = "is_real"  # bool
+LABEL = "label"  # int64, UNLABELLED = -1
+IMAGE = "image"  # uint8 [H, W, C]
+LATENT = "latent"  # float16 [L], encoder of generation 0
+FEATURES = "features"  # float32 [D], feature network
+CONFIDENCE = "confidence"  # float32, own-label probe confidence, NaN if none
+
+REAL = -1
+UNLABELLED = -1
+_INDEX_BITS = 40
+
+
+class UserError(Exception):
+    """Something the user can mend: says what is wrong, where in the configuration, and what to do."""
+
+
+def sample_ids(generation: int, start: int, count: int) -> np.ndarray:
+    """Ids of images `start .. start + count - 1` of an origin generation (REAL for real images), int64 [count]."""
+    return ((generation + 1) << _INDEX_BITS) + np.arange(start, start + count, dtype=np.int64)
+
+
+def origin_generation(ids: np.ndarray) -> np.ndarray:
+    """Origin generation of each sample id, int32 [n]; REAL for real images."""
+    return ((np.asarray(ids, dtype=np.int64) >> _INDEX_BITS) - 1).astype(np.int32)
+
+
+def sample_index(ids: np.ndarray) -> np.ndarray:
+    """Index of each sample within its origin generation, int64 [n]."""
+    return np.asarray(ids, dtype=np.int64) & ((1 << _INDEX_BITS) - 1)
+
+
+def digest(value: Any) -> str:
+    """blake2b of the canonical JSON of `value`, 32 hex digits: the name of everything content-addressed."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def seed_for(seed: int, purpose: str, *ids: int) -> int:
+    """A 63-bit seed for one purpose, independent of every other (purpose, ids) under the same experiment seed."""
+    return int(digest([seed, purpose, *ids])[:16], 16) >> 1
+
+
+def rng_for(seed: int, purpose: str, *ids: int) -> np.random.Generator:
+    """A numpy generator seeded by `seed_for`."""
+    return np.random.default_rng(seed_for(seed, purpose, *ids))
+
+
+@dataclass(frozen=True)
+class GenerationRecord:
+    """What one generation leaves behind: one line of `records.jsonl`."""
+
+    generation: int
+    metrics: Mapping[str, float]  # keys of METRICS in autophagy.metrics; a value that is undefined is NaN
+    stages: Mapping[str, str]  # stage name -> key in the store
+    seconds: Mapping[str, float]  # stage name -> wall seconds when it was built
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; NaN becomes null, so that every reader can parse the line."""
+        metrics = {k: (None if np.isnan(v) else float(v)) for k, v in self.metrics.items()}
+        return {
+            "generation": self.generation,
+            "metrics": metrics,
+            "stages": dict(self.stages),
+            "seconds": {k: round(float(v), 3) for k, v in self.seconds.items()},
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> GenerationRecord:
+        """The inverse of `to_json`."""
+        metrics = {k: float("nan") if v is None else float(v) for k, v in row["metrics"].items()}
+        return cls(row["generation"], metrics, row["stages"], row["seconds"])
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a tracker is told once, when a loop starts or goes on."""
+
+    name: str  # name of the run: a folder below <root>/runs
+    digest: str  # digest of the experiment: the same loop has the same digest in every process
+    params: Mapping[str, str | int | float | bool | None]  # flattened configuration, e.g. "training.epochs": 3
+    tags: Mapping[str, str]  # seed, git commit, package versions, dataset digest ...
+    dataset: Mapping[str, str | int]  # source, digest, num_real, num_held_out: the lineage of the real data
+
+
+class Tracker(Protocol):
+    """Where a loop's numbers go besides its run folder. No method may raise because a server is away."""
+
+    def start(self, run: RunInfo) -> None:
+        """Open or find again the run of this loop."""
+
+    def log(self, records: Sequence[GenerationRecord]) -> None:
+        """All records so far, oldest first. Log those not yet logged; what fails is tried again at the next call."""
+
+    def finish(self, records: Sequence[GenerationRecord], pictures: Sequence[Path], complete: bool) -> None:
+        """Log what is still missing, attach the pictures, and close the run (`complete`: not interrupted)."""

@@ -1,0 +1,151 @@
+"""Generation: sharded, seeded sampling, scored in the same stream. Images go from sampler to Parquet, past the driver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from autophagy.config import Generation, Model
+from autophagy.data import tensor_column
+from autophagy.denoiser import autocast, load_denoiser, null_condition, per_sample_noise, to_uint8
+from autophagy.features import Scorer, device_of
+from autophagy.records import CONFIDENCE, FEATURES, GENERATION, IMAGE, IS_REAL, LABEL, LATENT, SAMPLE_ID
+from autophagy.records import UNLABELLED, sample_ids, sample_index, seed_for
+from autophagy.stages import Job, once, stream
+
+
+@torch.no_grad()
+def sample_images(
+    denoiser: nn.Module, model: Model, generation: Generation, labels: np.ndarray, seeds: list[int]
+) -> Tensor:
+    """Images uint8 [B, H, W, C] by DDIM (2010.02502) or ancestral DDPM (2006.11239) sampling.
+
+    Args:
+        labels: int64 [B], the class asked for; UNLABELLED for an unconditional denoiser.
+        seeds: one per image; image i depends on labels[i] and seeds[i], whatever else is in the batch.
+    """
+    from diffusers import DDIMScheduler, DDPMScheduler
+
+    device = next(denoiser.parameters()).device
+    kind = DDIMScheduler if generation.sampler == "ddim" else DDPMScheduler
+    scheduler = kind(num_train_timesteps=model.num_train_timesteps, beta_schedule=model.beta_schedule)
+    scheduler.set_timesteps(generation.num_inference_steps)
+    size, channels = denoiser.config.sample_size, denoiser.config.in_channels
+    x = per_sample_noise(seeds, (channels, size, size)).to(device)
+    # Ancestral steps draw noise too: a generator per image, on the CPU, so that no batch and no device matters.
+    draws = [torch.Generator().manual_seed(seed_for(seed, "ancestral-noise")) for seed in seeds]
+    null = null_condition(denoiser)
+    condition = None if null is None else torch.from_numpy(labels).to(device)
+    extra = {} if generation.sampler == "ddim" else {"generator": draws}
+    with autocast(generation.precision, device):
+        for t in scheduler.timesteps:
+            steps = t.expand(len(x)).to(device)
+            noise = denoiser(x, steps, condition).sample
+            if generation.guidance_scale is not None:
+                free = denoiser(x, steps, torch.full_like(condition, null)).sample
+                noise = free + generation.guidance_scale * (noise - free)
+            x = scheduler.step(noise.float(), t, x, **extra).prev_sample
+    return to_uint8(x)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Expands a shard row {start, count} to its images. The unit of work, of retry and of randomness."""
+
+    job: Job
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One shard in, `count` rows of sample_id, label and image out."""
+        job = self.job
+        start, count = int(batch["start"][0]), int(batch["count"][0])
+        denoiser = once(f"denoiser {job.key}", lambda: load_denoiser(job.inputs["model"], device_of(job)))
+        generation = Generation(**job.config["generation"])
+        info = job.inputs["model"].info
+        model, num_classes = Model(**info["model"]), info["shape"][2]
+        index = np.arange(start, start + generation.shard_size)
+        # Round robin: every prefix of the samples has balanced classes.
+        labels = index % num_classes if model.conditional else np.full_like(index, UNLABELLED)
+        seeds = [seed_for(job.config["seed"], "image", int(i)) for i in index]
+        # A last shard is drawn whole and then cut: an image must not depend on how many were asked for.
+        images = sample_images(denoiser, model, generation, labels, seeds)[:count].cpu().numpy()
+        ids = sample_ids(job.config["generation_index"], start, count)
+        return {SAMPLE_ID: ids, LABEL: labels[:count], IMAGE: images}
+
+
+@dataclass(frozen=True)
+class ScoreAndWrite:
+    """Scores the images of one shard and writes them; only the shard's number goes on to the driver."""
+
+    job: Job
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One shard's sample_id, label and image in, its number out."""
+        job = self.job
+        ids, label = batch[SAMPLE_ID], batch[LABEL]
+        scores = once(f"scorer {job.key}", lambda: Scorer(job)).score(batch[IMAGE], ids, label)
+        columns = {
+            SAMPLE_ID: pa.array(ids),
+            GENERATION: pa.array(np.full(len(ids), job.config["generation_index"], np.int32)),
+            IS_REAL: pa.array(np.zeros(len(ids), bool)),
+            LABEL: pa.array(label),
+            IMAGE: tensor_column(batch[IMAGE]),
+            FEATURES: tensor_column(scores.features),
+            CONFIDENCE: pa.array(scores.confidence),
+        }
+        start = int(sample_index(ids[:1])[0])
+        shard = start // job.config["generation"]["shard_size"]
+        job.attempt.write_table(image_file(shard), pa.table(columns))
+        measured = max(0, job.config["num_latents"] - start)
+        if scores.latent is not None and measured:
+            latent = {SAMPLE_ID: columns[SAMPLE_ID], LATENT: tensor_column(scores.latent.astype(np.float16))}
+            job.attempt.write_table(latent_file(shard), pa.table(latent).slice(0, measured))
+        return {"shard": np.array([shard])}
+
+
+def image_file(shard: int) -> str:
+    """Payload file of a shard's images and scores."""
+    return f"images/shard-{shard:06d}.parquet"
+
+
+def latent_file(shard: int) -> str:
+    """Payload file of a shard's latents: heavy, so for measured samples only."""
+    return f"latents/shard-{shard:06d}.parquet"
+
+
+def generate(job: Job) -> dict[str, Any]:
+    """Builder of a `generate` stage: images with latents, confidence and features, written once as they stream by.
+
+    Inputs: `model` of this generation, and of generation 0 `encoder`, `probe` and `network`. What another request
+    of the same model has made is taken over.
+    """
+    count, size = int(job.count or 0), job.config["generation"]["shard_size"]
+    taken = _take_over(job, count, size)
+    shards = [
+        {"start": start, "count": min(size, count - start)}
+        for start in range(0, count, size)
+        if start // size >= taken
+    ]
+    done = sum(1 for _ in stream(job, shards, Sampler, ScoreAndWrite))
+    if done != len(shards):
+        raise RuntimeError(f"generate: {done} of {len(shards)} shards came back")
+    return {"num_images": count, "taken_over": taken}
+
+
+def _take_over(job: Job, count: int, size: int) -> int:
+    """Copy the whole shards that another request of the same model has made; returns how many leading ones."""
+    base = job.key.rsplit("-", 1)[0]
+    others = job.store.siblings("generate", base + "-")
+    artifact = job.store.open("generate", max(others)) if others else None
+    if artifact is None:
+        return 0
+    whole = min(count, artifact.info["num_images"]) // size
+    for shard in range(whole):
+        for name in (image_file(shard), latent_file(shard)):
+            if name in artifact.files():
+                job.attempt.write_bytes(name, artifact.read_bytes(name))
+    return whole

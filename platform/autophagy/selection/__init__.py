@@ -1,0 +1,35 @@
+"""Which candidates are trained on: one class per published idea. A new one is one file and one line below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, get_args
+
+from pydantic import Field
+
+from autophagy.choices import make_choice
+from autophagy.selection.anti_lsf import AntiLsf
+from autophagy.selection.base import Candidates, Selector
+from autophagy.selection.class_balanced_random import ClassBalancedRandom
+from autophagy.selection.lsf import ConfidenceSelector, Lsf
+from autophagy.selection.none import NoSelection
+from autophagy.selection.oldest_first import OldestFirst
+from autophagy.selection.oracle_real import OracleReal
+from autophagy.selection.random import Random
+
+AnySelector = Annotated[
+    NoSelection | Random | Lsf | AntiLsf | OldestFirst | OracleReal | ClassBalancedRandom,
+    Field(discriminator="strategy"),
+]
+SELECTORS: tuple[type[Selector], ...] = get_args(get_args(AnySelector)[0])
+
+__all__ = ["SELECTORS", "AnySelector", "Candidates", "ConfidenceSelector", "Selector", "make_selector"]
+
+
+def make_selector(config: Mapping[str, Any]) -> Selector:
+    """The selector that `{"strategy": name, field: value, ...}` describes.
+
+    Raises:
+        UserError: unknown strategy, unknown field, or a value out of range; one line.
+    """
+    return make_choice(SELECTORS, "selection", "strategy", config)

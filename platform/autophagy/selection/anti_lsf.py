@@ -1,0 +1,20 @@
+"""Control for latent space filtering: the same score upside down."""
+
+from typing import Literal
+
+import numpy as np
+
+from autophagy.selection.base import Candidates, best_first
+from autophagy.selection.lsf import ConfidenceSelector
+
+
+class AntiLsf(ConfidenceSelector):
+    """Keeps the N of lowest confidence; images without one come last."""
+
+    strategy: Literal["anti_lsf"] = "anti_lsf"
+
+    def scores(self, candidates: Candidates) -> np.ndarray:
+        return -candidates.confidence
+
+    def _rank(self, candidates: Candidates, num_keep: int, rng: np.random.Generator) -> np.ndarray:
+        return best_first(self.scores(candidates), candidates.sample_id)

@@ -1,0 +1,161 @@
+"""Candidates, and what all selectors share: checks, real images first, equal shares for classes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from autophagy.records import REAL, UNLABELLED, UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """What a selector may look at: the columns of n candidate images, never the images.
+
+    Raises:
+        ValueError: columns of different lengths.
+    """
+
+    sample_id: np.ndarray  # int64 [n], unique
+    generation: np.ndarray  # int32 [n], origin; REAL = -1
+    label: np.ndarray  # int64 [n], UNLABELLED = -1
+    features: np.ndarray  # float32 [n, D]
+    confidence: np.ndarray  # float32 [n], own-label probe confidence in [0, 1], NaN if none
+    latent: np.ndarray | None = None  # float32 [n, L]
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(column) for name, column in vars(self).items() if column is not None}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"columns of different lengths: {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.sample_id)
+
+    @property
+    def is_real(self) -> np.ndarray:
+        """Which candidates are real images, bool [n]."""
+        return self.generation == REAL
+
+    def take(self, indices: np.ndarray) -> Candidates:
+        """The candidates at these row indices, in this order."""
+        columns: dict[str, Any] = {
+            name: None if column is None else column[indices] for name, column in vars(self).items()
+        }
+        return Candidates(**columns)
+
+
+class Selector(BaseModel, ABC):
+    """Ranks candidates. Its fields are its configuration; `strategy` names it.
+
+    A subclass is one published idea: it implements `_rank`, and `scores` where the idea scores samples.
+    Ties break by `sample_id`: the order of the candidates matters only to ideas that draw from them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    needs: ClassVar[frozenset[str]] = frozenset()  # columns read beyond ids, generation and label
+
+    strategy: str
+    per_class: bool = False  # equal shares for all classes; what a small class leaves goes to the others
+    protect_real: bool = False  # real images are kept before any synthetic one
+
+    def select(self, candidates: Candidates, num_keep: int, rng: np.random.Generator) -> np.ndarray:
+        """Choose `min(num_keep, n)` of the n candidates.
+
+        Args:
+            candidates: n rows.
+            num_keep: how many to keep, >= 0.
+            rng: the only source of randomness.
+
+        Returns:
+            int64 [min(num_keep, n)] row indices, the most preferred first. With `per_class` the best of every
+            class come first, then the second best, and so on, lower labels first.
+
+        Raises:
+            ValueError: `num_keep` < 0.
+            UserError: a column that the strategy needs is missing.
+        """
+        if num_keep < 0:
+            raise ValueError(f"num_keep must be >= 0, got {num_keep}")
+        num_keep = min(num_keep, len(candidates))
+        if num_keep == 0:
+            return np.empty(0, dtype=np.int64)
+        self._check(candidates)
+        if not self.protect_real:
+            return self._order(candidates, num_keep, rng)
+        real, synthetic = np.flatnonzero(candidates.is_real), np.flatnonzero(~candidates.is_real)
+        num_real = min(num_keep, real.size)
+        kept = real[self._order(candidates.take(real), num_real, rng)]
+        rest = self._order(candidates.take(synthetic), num_keep - num_real, rng, candidates.label[kept])
+        return np.concatenate([kept, synthetic[rest]])
+
+    def scores(self, candidates: Candidates) -> np.ndarray | None:
+        """Score of each candidate, float [n], higher is preferred; None if the idea has none."""
+        return None
+
+    @abstractmethod
+    def _rank(self, candidates: Candidates, num_keep: int, rng: np.random.Generator) -> np.ndarray:
+        """Row indices, at least `num_keep` of them, the most preferred first; 1 <= num_keep <= n."""
+
+    def _order(
+        self,
+        candidates: Candidates,
+        num_keep: int,
+        rng: np.random.Generator,
+        taken: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """`_rank` cut to `num_keep`; with `per_class` in turns, given the labels `taken` before."""
+        if num_keep == 0:
+            return np.empty(0, dtype=np.int64)
+        if not self.per_class:
+            return np.asarray(self._rank(candidates, num_keep, rng)[:num_keep], dtype=np.int64)
+        labels, sizes = np.unique(candidates.label, return_counts=True)
+        have = np.zeros_like(labels) if taken is None else np.array([np.sum(taken == c) for c in labels])
+        quotas = _turns(have, sizes, num_keep)[1]
+        kept = []
+        for label, quota in zip(labels, quotas, strict=True):
+            rows = np.flatnonzero(candidates.label == label)
+            # A class without a quota draws too: then a larger num_keep only makes the order longer.
+            kept.append(rows[self._rank(candidates.take(rows), max(int(quota), 1), rng)[:quota]])
+        return np.concatenate(kept)[_turns(have, quotas, num_keep)[0]]
+
+    def _check(self, candidates: Candidates) -> None:
+        """Raise UserError if a column that this selector reads holds nothing."""
+        if "confidence" in self.needs and np.isnan(candidates.confidence).all():
+            raise UserError(
+                f"selection.strategy = {self.strategy!r}: needs labels and a probe, but no candidate has a "
+                "confidence; use data with labels, or a strategy that needs none, such as random"
+            )
+        if "latent" in self.needs and candidates.latent is None:
+            raise ValueError(f"{self.strategy} needs the latents of all candidates")
+        if self.per_class and (candidates.label == UNLABELLED).any():
+            raise UserError(
+                f"selection.per_class = true ({self.strategy}): needs labels, but some candidates have none; "
+                "use data with labels, or a strategy without classes, such as random"
+            )
+
+
+def best_first(score: np.ndarray, sample_id: np.ndarray) -> np.ndarray:
+    """Row indices by falling score, int64 [n]; ties by sample_id, NaN last."""
+    return np.lexsort((sample_id, -score))
+
+
+def _turns(have: np.ndarray, sizes: np.ndarray, num_turns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Groups take turns: the next goes to the group that has least, of those with something left to give.
+
+    Args:
+        have: int [G], what each group has before the first turn.
+        sizes: int [G], what each group can still give.
+        num_turns: <= sum of sizes.
+
+    Returns:
+        int64 [num_turns] order of the groups' concatenated items, and int64 [G] how many each group gave.
+    """
+    group = np.repeat(np.arange(sizes.size), sizes)
+    rank = np.concatenate([h + np.arange(size) for h, size in zip(have, sizes, strict=True)])
+    order = np.lexsort((group, rank))[:num_turns]
+    return order, np.bincount(group[order], minlength=sizes.size)

@@ -1,0 +1,37 @@
+"""Latent space filtering (arXiv 2511.12742): keep what a probe on the first model's latents is sure of."""
+
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from autophagy.selection.base import Candidates, Selector, best_first
+
+Timestep = Annotated[int, Field(ge=0, le=999)]
+
+
+class ConfidenceSelector(Selector):
+    """What every ranking by probe confidence has in common: where in the denoiser the probe looks.
+
+    The confidence of image x with label y is xi(x, y) = softmax(W h + b)_y, where h is the bottleneck latent
+    of x in the denoiser of generation 0 and (W, b) a multinomial logistic regression fitted once on real
+    latents.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"confidence"})
+
+    # Diffusion timesteps of the latents: that of the best held-out accuracy, one, or several averaged.
+    timestep: Literal["auto"] | Timestep | Annotated[tuple[Timestep, ...], Field(min_length=1)] = "auto"
+    pool: Literal["flatten", "mean", "max"] = "flatten"  # over the positions of the bottleneck
+
+
+class Lsf(ConfidenceSelector):
+    """Keeps the N of highest confidence; images without one come last."""
+
+    strategy: Literal["lsf"] = "lsf"
+
+    def scores(self, candidates: Candidates) -> np.ndarray:
+        return candidates.confidence
+
+    def _rank(self, candidates: Candidates, num_keep: int, rng: np.random.Generator) -> np.ndarray:
+        return best_first(self.scores(candidates), candidates.sample_id)

@@ -1,0 +1,157 @@
+"""A stage: reads artifacts, writes one artifact, named by the hash of what it depends on; computed once, ever."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+from autophagy.records import UserError, digest
+from autophagy.store import Artifact, Attempt, StageStore
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a builder gets: the stage's own configuration, its finished inputs, and the folder to write to."""
+
+    config: Mapping[str, Any]  # part of the key: whatever changes the numbers
+    runtime: Mapping[str, Any]  # not part of the key: where and how to compute
+    inputs: Mapping[str, Artifact]
+    attempt: Attempt
+    store: StageStore
+    key: str
+    count: int | None = None  # images, where the stage has a count
+
+
+Builder = Callable[[Job], "dict[str, Any] | None"]  # returns the manifest's info: small facts about the artifact
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One node of the loop's graph. Nothing is computed until `ensure`."""
+
+    name: str
+    build: Builder
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Stage] = field(default_factory=dict)
+    runtime: Mapping[str, Any] = field(default_factory=dict)
+    version: int = 1  # raise when the builder's numbers change
+    generation: int | None = None  # for people; None: before the loop
+    remote: bool = True  # the builder runs in a Ray worker; False: it starts Ray work itself
+    count: int | None = None  # images, for a stage whose smaller results a larger one extends
+    expected_seconds: float | None = None
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The canonical description that is hashed."""
+        return {
+            "stage": self.name,
+            "version": self.version,
+            "config": dict(self.config),
+            "inputs": {role: stage.key for role, stage in self.inputs.items()},
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """Name in the store: the digest of the spec, and the count where there is one."""
+        base = digest(self.spec)
+        return base if self.count is None else f"{base}-{self.count:09d}"
+
+    def ensure(self, store: StageStore, *, wait: Callable[[str], None] | None = None) -> Artifact:
+        """The finished artifact: opened if it exists, else built and published."""
+
+        def builder(attempt: Attempt) -> None:
+            inputs = {role: stage.ensure(store, wait=wait) for role, stage in self.inputs.items()}
+            start_ray()
+            job = Job(self.config, self.runtime, inputs, attempt, store, self.key, self.count)
+            attempt.info.update((run_in_worker(self.build, job) if self.remote else self.build(job)) or {})
+
+        return store.build(self.name, self.key, self.spec, builder, wait)
+
+
+def start_ray() -> None:
+    """Join the cluster that RAY_ADDRESS names, or start one on this machine, quietly; once."""
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, logging_level="ERROR")
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def upstream(stages: list[Stage]) -> Iterator[Stage]:
+    """Every distinct stage that `stages` depend on, themselves included, inputs first."""
+    seen: set[tuple[str, str]] = set()
+
+    def visit(stage: Stage) -> Iterator[Stage]:
+        if (stage.name, stage.key) not in seen:
+            seen.add((stage.name, stage.key))
+            for parent in stage.inputs.values():
+                yield from visit(parent)
+            yield stage
+
+    for stage in stages:
+        yield from visit(stage)
+
+
+def run_in_worker(build: Builder, job: Job) -> dict[str, Any] | None:
+    """Run a builder in a pooled Ray worker process, so that images stay out of the loop's own."""
+    import ray
+
+    num_gpus = 1 if job.runtime.get("use_gpu") else 0
+    # DEFAULT: a Tune trial's placement group must not capture the task.
+    remote = ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=3, scheduling_strategy="DEFAULT")
+    try:
+        return ray.get(remote(build).remote(job))
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+
+
+def stream(job: Job, rows: list[dict[str, Any]], *steps: type) -> Iterator[dict[str, Any]]:
+    """Rows through one Ray Data stream: each step is a class made from the job, and maps one batch to another.
+
+    The steps overlap, back-pressure bounds what is between them, and only what the last one returns comes here.
+    `num_actors` of the job's runtime: dedicated processes for the first step; 0 takes pooled worker processes.
+    """
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+
+    if not rows:
+        return
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_no_progress_timeout_s = 600  # a starved stream must end in an error, not in silence
+    actors, num_gpus = job.runtime["num_actors"], 0.5 if job.runtime["use_gpu"] else 0
+    cpus = int(ray.cluster_resources().get("CPU", 1))
+    if actors > cpus:
+        raise UserError(f"generation.num_actors = {actors}: the cluster has {cpus} CPUs; use at most {cpus}")
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+    for position, step in enumerate(steps):
+        size = actors if position == 0 else 1
+        dataset = dataset.map_batches(
+            step if actors else step(job),
+            fn_constructor_args=(job,) if actors else None,
+            compute=ActorPoolStrategy(size=size) if actors else TaskPoolStrategy(),
+            batch_size=None,
+            num_cpus=0.9 if position == 0 else 0.1,
+            num_gpus=num_gpus,
+        )
+    yield from dataset.iter_rows()
+
+
+_loaded: OrderedDict[str, Any] = OrderedDict()
+
+
+def once(name: str, make: Callable[[], T]) -> T:
+    """What `make` gives, made once in this process; the few last used are kept, since weights are heavy."""
+    if name not in _loaded:
+        _loaded[name] = make()
+        while len(_loaded) > 4:
+            _loaded.popitem(last=False)
+    _loaded.move_to_end(name)
+    return _loaded[name]

@@ -1,0 +1,330 @@
+"""A content-addressed store of finished stages, on a local disk or in S3: each is built once, ever.
+
+    <root>/stages/<stage>/<key>/manifest.json   written last, and only if there is none: the stage is done
+    <root>/stages/<stage>/<key>/<attempt>/...   payload of one builder; the manifest names the one that counts
+    <root>/scratch/<stage>/<key>/               what a builder can resume from; removed once published
+    <root>/leases/<stage>/<key>.json            who builds it now
+    <root>/runs/<name>/                         run folders: plain files for people
+
+Nothing but a manifest is ever moved or copied, so the same few steps hold on a disk and on S3, and a process
+killed at any point leaves either a finished stage or garbage that nobody reads.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import platform
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pyarrow.fs import FileInfo, FileSystem
+
+from autophagy import leases
+from autophagy.artifacts import (
+    MANIFEST,
+    Artifact,
+    Attempt,
+    decode_manifest,
+    encode_manifest,
+    file_sizes,
+    manifest_path,
+    payload_path,
+    read_manifest,
+)
+from autophagy.garbage import GarbageItem, find_garbage
+from autophagy.records import UserError
+from autophagy.storage import Storage, check_key, is_name
+
+__all__ = ["Artifact", "Attempt", "GarbageItem", "StageInfo", "StageStore"]
+
+_HISTORY = 20
+_PACKAGES = ("autophagy", "torch", "ray")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StageInfo:
+    """One finished stage, as its manifest tells it."""
+
+    stage: str
+    key: str
+    size: int = 0  # bytes of payload
+    created: str = ""  # ISO 8601, UTC
+    seconds: float = 0.0  # wall seconds of its builder
+    files: int = 0
+
+
+class StageStore:
+    """Builds every stage once, ever; finds it again, damaged or not; forgets what no run uses. Picklable."""
+
+    def __init__(self, uri: str | Path) -> None:
+        """Open a store, creating its root.
+
+        Args:
+            uri: A folder, `file://...`, or `s3://bucket/prefix?endpoint_override=...&scheme=...&region=...`
+                (with `allow_bucket_creation=true` the bucket is created).
+
+        Raises:
+            UserError: Nothing can be written there.
+        """
+        self.storage = Storage(uri)
+        self.storage.check()
+
+    @property
+    def uri(self) -> str:
+        """The URI, or the absolute path of a local folder."""
+        return self.storage.uri
+
+    @property
+    def fs(self) -> FileSystem:
+        """The pyarrow filesystem."""
+        return self.storage.fs
+
+    @property
+    def root(self) -> str:
+        """The root within `fs`."""
+        return self.storage.root
+
+    # Stages
+
+    def is_done(self, stage: str, key: str) -> bool:
+        """Whether the stage is published: one look-up, nothing is checked."""
+        return self.storage.exists(manifest_path(self.storage, stage, key))
+
+    def open(self, stage: str, key: str) -> Artifact | None:
+        """Open a finished stage, checking that every file is there with its size.
+
+        A damaged one is reported as a warning and loses its manifest, so that it is built anew.
+
+        Returns:
+            The artifact; None if the stage is not done or was damaged.
+        """
+        path = manifest_path(self.storage, stage, key)
+        data = self.storage.read(path)
+        if data is None:
+            return None
+        manifest = decode_manifest(data, stage, key)
+        problems = self._problems(manifest)
+        if manifest is None or problems:
+            self._condemn(path, data, problems)
+            return None
+        return Artifact(stage, key, payload_path(self.storage, manifest), manifest, self.storage)
+
+    def build(
+        self,
+        stage: str,
+        key: str,
+        spec: Mapping[str, Any],
+        builder: Callable[[Attempt], None],
+        wait: Callable[[str], None] | None = None,
+    ) -> Artifact:
+        """Open a stage, or build and publish it while other processes that need it wait.
+
+        Args:
+            stage: Kind of stage.
+            key: Hash of all that its result depends on.
+            spec: JSON, what was hashed, for people and garbage collection; `spec["inputs"]` maps role to key.
+            builder: Writes the payload. Whatever it raises is raised here, and nothing is published.
+            wait: Told once, in one line, if another process is building this stage.
+
+        Returns:
+            The artifact, whoever built it.
+        """
+        inputs = [check_key(value) for value in spec.get("inputs", {}).values()]
+        json.dumps(spec)  # fails now rather than after the work
+        done = partial(self.is_done, stage, key)
+        artifact = self.open(stage, key)
+        while artifact is None:
+            with leases.hold(self.storage, stage, key, inputs, done, wait) as held:
+                artifact = self.open(stage, key)
+                if artifact is None and held:
+                    artifact = self._run(stage, key, spec, builder)
+        return artifact
+
+    def _run(
+        self, stage: str, key: str, spec: Mapping[str, Any], builder: Callable[[Attempt], None]
+    ) -> Artifact:
+        """Run the builder in an attempt of its own and publish that, unless somebody else was first."""
+        name = uuid.uuid4().hex
+        scratch = self.storage.at("scratch", stage, key)
+        attempt = Attempt(self.storage.at("stages", stage, key, name), scratch, self.storage)
+        try:
+            self.storage.make_folder(attempt.path)
+            self.storage.make_folder(scratch)
+            start = time.perf_counter()
+            builder(attempt)
+            seconds = time.perf_counter() - start
+            sizes = file_sizes(self.storage, attempt.path)
+            files = {
+                file: {"size": size, "blake2b": self.storage.checksum(f"{attempt.path}/{file}")}
+                for file, size in sizes.items()
+            }
+            manifest = {
+                "stage": stage,
+                "key": key,
+                "attempt": name,
+                "spec": spec,
+                "info": attempt.info,
+                "seconds": round(seconds, 3),
+                "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "host": socket.gethostname(),
+                "versions": _versions(),
+                "files": files,
+            }
+            won = self.storage.create(manifest_path(self.storage, stage, key), encode_manifest(manifest))
+        except BaseException:
+            self.storage.discard(attempt.path)
+            raise
+        if not won:  # our lease had been taken for dead: whoever took it over was first
+            self.storage.discard(attempt.path)
+        self.storage.discard(scratch)
+        artifact = self.open(stage, key)
+        if artifact is None:
+            raise RuntimeError(f"stage {stage} {key} was damaged while it was published in {self.storage!r}")
+        return artifact
+
+    # Looking around
+
+    def siblings(self, stage: str, prefix: str) -> list[str]:
+        """Keys of the finished stages of this kind that start with `prefix`, sorted."""
+        return [key for key, _ in self._finished(stage, prefix)]
+
+    def seconds_history(self, stage: str) -> list[float]:
+        """Wall seconds of the latest finished stages of this kind, newest first, at most 20."""
+        newest = sorted(self._finished(stage), key=lambda found: found[1].mtime, reverse=True)[:_HISTORY]
+        manifests = [read_manifest(self.storage, stage, key) for key, _ in newest]
+        return [manifest["seconds"] for manifest in manifests if manifest]
+
+    def ls(self) -> list[StageInfo]:
+        """All finished stages, by kind and key."""
+        stages = [(stage, key) for stage in self._stages() for key, _ in self._finished(stage)]
+        manifests = [read_manifest(self.storage, *stage) for stage in stages]
+        return [_stage_info(*stage, found) for stage, found in zip(stages, manifests, strict=True) if found]
+
+    def verify(self, stage: str | None = None) -> Iterator[tuple[StageInfo, list[str]]]:
+        """Read every finished stage (of one kind) again, comparing checksums.
+
+        Yields:
+            Each stage with what is wrong with it; a damaged one loses its manifest, so that it is built anew.
+        """
+        for kind in self._stages() if stage is None else [stage]:
+            for key, _ in self._finished(kind):
+                path = manifest_path(self.storage, kind, key)
+                data = self.storage.read(path)
+                if data is None:  # collected or rebuilt since it was listed
+                    continue
+                manifest = decode_manifest(data, kind, key)
+                problems = self._problems(manifest, checksums=True)
+                if problems:
+                    self._condemn(path, data, problems)
+                yield _stage_info(kind, key, manifest), problems
+
+    def gc(self, delete: bool = False) -> list[GarbageItem]:
+        """Find, and with `delete` remove, what no run and no living process needs.
+
+        A stage is needed if a run folder names it, in `records.jsonl` or in `stages.json` (a list of
+        [stage, key] pairs in use), if a stage being built takes it as input, or if one that is needed was
+        made from it.
+
+        Returns:
+            Stages no run reaches, attempts no manifest names, scratch and leases nobody holds.
+
+        Raises:
+            UserError: A run folder cannot be read: what it uses is not known.
+        """
+        items = []
+        for item in find_garbage(self.storage):
+            if delete:  # the manifest first: a stage half removed must not look done
+                self.storage.remove(f"{item.path}/{MANIFEST}")
+                self.storage.remove(item.path)
+            items.append(item)
+        return items
+
+    # Run folders
+
+    def run_path(self, name: str) -> str:
+        """The folder of a run, within `fs`.
+
+        Raises:
+            UserError: The name is not one plain file name.
+        """
+        return self.storage.at("runs", _check_run_name(name))
+
+    def read_run_file(self, name: str, file: str) -> bytes | None:
+        """The content of a file in a run folder, None if there is none."""
+        return self.storage.read(f"{self.run_path(name)}/{_check_run_name(file)}")
+
+    def write_run_file(self, name: str, file: str, data: bytes) -> None:
+        """Write or replace a file in a run folder, atomically."""
+        self.storage.put(f"{self.run_path(name)}/{_check_run_name(file)}", data)
+
+    # Parts
+
+    def _problems(self, manifest: Mapping[str, Any] | None, checksums: bool = False) -> list[str]:
+        """What is wrong with a stage's payload, in words."""
+        if manifest is None:
+            return ["unreadable manifest"]
+        problems = []
+        folder = payload_path(self.storage, manifest)
+        sizes = file_sizes(self.storage, folder)
+        for name, expected in manifest["files"].items():
+            if name not in sizes:
+                problems.append(f"{name}: missing")
+            elif sizes[name] != expected["size"]:
+                problems.append(f"{name}: {sizes[name]} bytes instead of {expected['size']}")
+            elif checksums and self.storage.checksum(f"{folder}/{name}") != expected["blake2b"]:
+                problems.append(f"{name}: wrong checksum")
+        return problems
+
+    def _condemn(self, path: str, data: bytes, problems: list[str]) -> None:
+        logger.warning("damaged, will be built anew: %s (%s)", path, "; ".join(problems))
+        self.storage.remove_if(path, data)
+
+    def _stages(self) -> list[str]:
+        """Kinds of stages there are, sorted."""
+        names = [info.base_name for info in self.storage.entries(self.storage.at("stages"))]
+        return [name for name in names if is_name(name)]
+
+    def _finished(self, stage: str, prefix: str = "") -> list[tuple[str, FileInfo]]:
+        """Keys of finished stages of one kind, sorted, with the file info of their manifests."""
+        folder = self.storage.at("stages", check_key(stage))
+        names = [info.base_name for info in self.storage.entries(folder)]
+        keys = [name for name in names if is_name(name) and name.startswith(prefix)]
+        infos = self.fs.get_file_info([manifest_path(self.storage, stage, key) for key in keys])
+        return [(key, info) for key, info in zip(keys, infos, strict=True) if info.is_file]
+
+
+def _check_run_name(name: str) -> str:
+    if not is_name(name):
+        raise UserError(
+            f"name: {name!r} cannot be a file name; use letters, digits, '.', '_', '-', no dot in front"
+        )
+    return name
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _stage_info(stage: str, key: str, manifest: Mapping[str, Any] | None) -> StageInfo:
+    if manifest is None:
+        return StageInfo(stage, key)
+    files = manifest["files"]
+    size = sum(file["size"] for file in files.values())
+    return StageInfo(stage, key, size, manifest["created"], manifest["seconds"], len(files))

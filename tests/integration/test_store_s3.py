@@ -1,0 +1,225 @@
+"""The same store on a disk and on S3 (a server in a process of its own): one behaviour, two places."""
+
+import json
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pytest
+
+from autophagy import store as store_module
+from autophagy.records import UserError
+from autophagy.store import Artifact, Attempt, StageStore
+
+SOURCE = Path(store_module.__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """URI query of an empty S3 server, with credentials for it in the environment."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "testing")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.delenv("AWS_PROFILE", raising=False)
+        server = Path(sys.executable).with_name("moto_server")
+        process = subprocess.Popen(
+            [server, "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            wait_for(lambda: listens(port))
+            yield f"endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request, tmp_path) -> StageStore:
+    if request.param == "local":
+        return StageStore(tmp_path / "store")
+    query = request.getfixturevalue("s3")
+    return StageStore(f"s3://bucket/{uuid.uuid4().hex}?{query}&allow_bucket_creation=true")
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_for(condition, seconds: float = 30.0) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "waited in vain"
+        time.sleep(0.02)
+
+
+def write(attempt: Attempt) -> None:
+    attempt.write_bytes("weights.bin", b"0123456789")
+    attempt.write_json("sub/notes.json.gz", {"loss": 0.5})  # a name that asks for no compression here
+
+
+def forbidden(attempt: Attempt) -> None:
+    raise AssertionError("built again")
+
+
+def files_below(store: StageStore, folder: str) -> list[str]:
+    found = store.storage.entries(store.storage.at(folder), recursive=True)
+    return [info.path for info in found if info.is_file]
+
+
+def overwrite(artifact: Artifact, name: str, data: bytes) -> None:
+    with artifact.fs.open_output_stream(artifact.file(name)) as stream:
+        stream.write(data)
+
+
+def test_stage_is_built_once_and_read_back(store):
+    built = store.build("train", "k1", {"inputs": {}}, write)
+    again = pickle.loads(pickle.dumps(store)).build("train", "k1", {"inputs": {}}, forbidden)
+    assert again.manifest == built.manifest
+    assert again.files() == ["sub/notes.json.gz", "weights.bin"]
+    assert again.read_bytes("weights.bin") == b"0123456789"
+    assert pickle.loads(pickle.dumps(again)).read_json("sub/notes.json.gz") == {"loss": 0.5}
+    assert store.siblings("train", "k") == ["k1"]
+    assert store.seconds_history("train") == [built.manifest["seconds"]]
+    assert [(info.key, info.size, info.files) for info in store.ls()] == [("k1", 23, 2)]
+    assert files_below(store, "leases") == files_below(store, "scratch") == files_below(store, "tmp") == []
+
+
+def test_error_of_the_builder_publishes_nothing_and_keeps_scratch(store):
+    def failing(attempt):
+        write(attempt)
+        store.storage.put(f"{attempt.scratch}/checkpoint", b"epoch 2")
+        raise RuntimeError("boom")
+
+    def resuming(attempt):
+        attempt.write_bytes("from", store.storage.read(f"{attempt.scratch}/checkpoint"))
+
+    with pytest.raises(RuntimeError, match="boom"):
+        store.build("train", "k1", {}, failing)
+    assert not store.is_done("train", "k1")
+    assert store.open("train", "k1") is None
+    assert files_below(store, "stages") == files_below(store, "leases") == []
+    assert store.build("train", "k1", {}, resuming).read_bytes("from") == b"epoch 2"
+    assert files_below(store, "scratch") == []
+
+
+def test_threads_share_one_build(store):
+    built, messages, artifacts = [], [], []
+
+    def builder(attempt):
+        built.append(attempt.path)
+        time.sleep(0.5)
+        write(attempt)
+
+    def run():
+        artifacts.append(store.build("train", "k1", {}, builder, wait=messages.append))
+
+    first, second = threading.Thread(target=run), threading.Thread(target=run)
+    first.start()
+    wait_for(lambda: built)
+    second.start()
+    first.join(30)
+    second.join(30)
+    assert [artifact.path for artifact in artifacts] == built * 2
+    assert messages == ["waiting for train k1: another process builds it"]
+
+
+def test_killed_builder_is_taken_over_at_once(store, tmp_path):
+    ready = tmp_path / "ready"
+    code = """
+import sys, time
+from pathlib import Path
+from autophagy.store import StageStore
+def builder(attempt):
+    attempt.write_bytes("half", b"ha")
+    Path(sys.argv[2]).touch()
+    time.sleep(600)
+StageStore(sys.argv[1]).build("train", "k1", {}, builder)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    process = subprocess.Popen([sys.executable, "-c", code, store.uri, str(ready)], env=environment)
+    wait_for(ready.exists)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    begun = time.monotonic()
+    artifact = store.build("train", "k1", {}, write, wait=lambda message: pytest.fail(message))
+    assert time.monotonic() - begun < 5
+    assert "half" not in artifact.files()
+
+
+@pytest.mark.parametrize("damage", ["deleted", "manifest"])
+def test_damage_is_noticed_and_rebuilt(store, damage, caplog):
+    artifact = store.build("train", "k1", {}, write)
+    if damage == "deleted":
+        store.fs.delete_file(artifact.file("weights.bin"))
+    else:
+        store.storage.put(store.storage.at("stages", "train", "k1", "manifest.json"), b"{")
+    assert store.open("train", "k1") is None
+    assert "damaged" in caplog.text
+    assert not store.is_done("train", "k1")
+    assert store.build("train", "k1", {}, write).read_bytes("weights.bin") == b"0123456789"
+
+
+def test_flipped_bit_is_found_by_verify_and_rebuilt(store):
+    artifact = store.build("train", "k1", {}, write)
+    assert [problems for _, problems in store.verify()] == [[]]
+    overwrite(artifact, "weights.bin", b"0123456788")
+    assert [problems for _, problems in store.verify()] == [["weights.bin: wrong checksum"]]
+    assert store.build("train", "k1", {}, write).read_bytes("weights.bin") == b"0123456789"
+
+
+def test_garbage_is_what_runs_do_not_reach(store):
+    store.build("real", "r", {}, write)
+    store.build("train", "t", {"inputs": {"real": "r"}}, write)
+    store.build("train", "unused", {"inputs": {"real": "r"}}, write)
+    store.storage.put(store.storage.at("stages", "train", "t", "dead", "half"), b"123")
+    store.storage.put(store.storage.at("scratch", "train", "t", "checkpoint"), b"12345")
+    store.storage.put(store.storage.at("leases", "train", "t.json"), b'{"heartbeat": 0}')
+    store.write_run_file("run", "records.jsonl", json.dumps({"stages": {"train/0": "t"}}).encode())
+    before = files_below(store, "")
+    found = {item.path.removeprefix(store.root + "/") for item in store.gc()}
+    assert found == {"stages/train/unused", "stages/train/t/dead", "scratch/train/t", "leases/train/t.json"}
+    assert files_below(store, "") == before
+    store.gc(delete=True)
+    assert [info.key for info in store.ls()] == ["r", "t"]
+    assert all(not problems for _, problems in store.verify())
+    assert len(before) - len(files_below(store, "")) == 6
+    assert store.gc() == []
+
+
+def test_tables_are_projected_and_filtered(store):
+    def builder(attempt):
+        for part in (1, 0):
+            ids = list(range(4 * part, 4 * part + 4))
+            table = pa.table({"sample_id": ids, "label": [i % 2 for i in ids]})
+            attempt.write_table(f"images/{part}.parquet", table)
+
+    artifact = store.build("generate", "k1", {}, builder)
+    table = artifact.read_table("images", columns=["sample_id"], filter=ds.field("label") == 1)
+    assert table.to_pydict() == {"sample_id": [1, 3, 5, 7]}
+
+
+def test_run_files_are_written_replaced_and_read(store):
+    assert store.read_run_file("run", "records.jsonl") is None
+    for data in (b"one", b"two\n"):
+        store.write_run_file("run", "records.jsonl", data)
+        assert store.read_run_file("run", "records.jsonl") == data
+
+
+def test_missing_bucket_is_one_line_for_the_user(s3):
+    with pytest.raises(UserError, match=r"store: cannot use .*allow_bucket_creation") as caught:
+        StageStore(f"s3://{uuid.uuid4().hex}/store?{s3}")
+    assert "\n" not in str(caught.value)
