@@ -31,9 +31,7 @@ def make_choice(family: Sequence[type[Model]], section: str, key: str, config: M
         raise UserError(f"{section} = {config!r}: write a mapping with {section}.{key}, one of {names}")
     name = config.get(key)
     if not isinstance(name, str) or name not in by_name:
-        raise UserError(
-            f"{section}.{key} = {name!r}: unknown{_near(name, list(by_name))}; choose one of {names}"
-        )
+        raise UserError(f"{section}.{key} = {name!r}: unknown{_near(name, list(by_name))}; choose one of {names}")
     try:
         return by_name[name].model_validate(dict(config))
     except ValidationError as error:

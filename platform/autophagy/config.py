@@ -1,10 +1,11 @@
-"""The complete, typed description of one self-consuming loop: frozen, validated before any compute, content-addressed."""
+"""The complete, typed description of one self-consuming loop: frozen, checked before any compute, content-addressed."""
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -16,6 +17,12 @@ from autophagy.scenarios import AnyScenario, make_scenario, num_candidates
 from autophagy.selection import AnySelector, make_selector
 
 RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+MOST_IMAGES = 10**9  # of a generation: keys in the store hold their number in nine digits
+# What pydantic says in terms of its own.
+_MESSAGES = {
+    "string_pattern_mismatch": "use letters, digits, '.', '_' and '-', with a letter or digit in front",
+    "model_type": "write a mapping of fields",
+}
 
 
 class Section(BaseModel):
@@ -87,7 +94,7 @@ class Metrics(Section):
     """What is measured, from the same number of samples and the same held-out reference in every generation."""
 
     feature_network: Literal["classifier", "latent", "pixels", "inception", "dinov2"] = "classifier"
-    num_samples: Annotated[int, Field(ge=10)] = 1000  # first images of every generation, unfiltered
+    num_samples: Annotated[int, Field(ge=10, lt=MOST_IMAGES)] = 1000  # first images of every generation, unfiltered
     k: Annotated[int, Field(ge=1, le=100)] = 5  # neighbours of precision, recall, density, coverage
 
 
@@ -111,7 +118,7 @@ class Experiment(Section):
     name: Annotated[str, Field(pattern=RUN_NAME, max_length=100), "runtime"] = "loop"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     generations: Annotated[int, Field(ge=0, le=10_000)] = 4  # after generation 0
-    budget: Annotated[int, Field(ge=1)] = 500  # images trained on in each generation >= 1
+    budget: Annotated[int, Field(ge=1, lt=MOST_IMAGES)] = 500  # images trained on in each generation >= 1
     keep_ratio: Annotated[float, Field(gt=0, le=1)] = 1.0  # every generation makes ceil(budget / keep_ratio)
     data: Data
     model: Model = Model()
@@ -123,34 +130,52 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
-        factor = 2 ** (len(self.model.block_out_channels) - 1)
-        if self.data.image_size % factor:
-            raise ValueError(
-                f"data.image_size = {self.data.image_size} cannot be halved {len(self.model.block_out_channels) - 1} "
-                f"times; use a multiple of {factor} or fewer model.block_out_channels"
-            )
-        if self.generation.num_inference_steps > self.model.num_train_timesteps:
-            raise ValueError(
-                f"generation.num_inference_steps = {self.generation.num_inference_steps} is more than "
-                f"model.num_train_timesteps = {self.model.num_train_timesteps}; use at most that"
-            )
-        if self.metrics.num_samples <= self.metrics.k:
-            raise ValueError(f"metrics.num_samples = {self.metrics.num_samples} must be more than metrics.k")
-        if not self.model.conditional and "confidence" in self.selection.needs:
-            raise ValueError(
-                f"selection.strategy = {self.selection.strategy} needs labelled samples; set model.conditional=true"
-            )
-        if not self.model.conditional and self.generation.guidance_scale is not None:
-            raise ValueError("generation.guidance_scale needs model.conditional=true; set it to null")
-        if self.generation.guidance_scale is not None and self.training.condition_dropout == 0:
-            raise ValueError("generation.guidance_scale needs training.condition_dropout > 0, such as 0.1")
-        late = [t for t in self.probe.timesteps if t >= self.model.num_train_timesteps]
-        if late:
-            raise ValueError(
-                f"selection.timestep = {late[0]} must be below model.num_train_timesteps = "
-                f"{self.model.num_train_timesteps}"
-            )
+        for wrong, message in self._problems():
+            if wrong:
+                raise ValueError(message)
         return self
+
+    def _problems(self) -> Iterator[tuple[bool, str]]:
+        """What no section can see by itself: whether it is wrong, and what to say."""
+        halvings, size = len(self.model.block_out_channels) - 1, self.data.image_size
+        yield (
+            bool(size % 2**halvings),
+            f"data.image_size = {size} cannot be halved {halvings} times; use a multiple of {2**halvings} "
+            "or fewer model.block_out_channels",
+        )
+        yield (
+            self.budget / self.keep_ratio >= MOST_IMAGES,
+            f"keep_ratio = {self.keep_ratio} makes budget / keep_ratio = {self.budget / self.keep_ratio:.3g} images "
+            f"a generation; it must be less than {MOST_IMAGES:.0e}",
+        )
+        steps, inference_steps = self.model.num_train_timesteps, self.generation.num_inference_steps
+        yield (
+            inference_steps > steps,
+            f"generation.num_inference_steps = {inference_steps} is more than model.num_train_timesteps = {steps}; "
+            "use at most that",
+        )
+        latest = max(self.probe.timesteps, default=0)
+        yield latest >= steps, f"selection.timestep = {latest} must be below model.num_train_timesteps = {steps}"
+        yield (
+            self.metrics.num_samples <= self.metrics.k,
+            f"metrics.num_samples = {self.metrics.num_samples} must be more than metrics.k = {self.metrics.k}",
+        )
+        guidance, dropout = self.generation.guidance_scale, self.training.condition_dropout
+        yield (
+            guidance is not None and dropout == 0,
+            f"generation.guidance_scale = {guidance} needs training.condition_dropout > 0, such as 0.1",
+        )
+        labelled = {
+            f"selection.strategy = {self.selection.strategy}": "confidence" in self.selection.needs,
+            "selection.per_class = true": self.selection.per_class,
+            f"generation.guidance_scale = {guidance}": guidance is not None,
+            "metrics.feature_network = latent": self.metrics.feature_network == "latent",
+        }
+        for setting, needs_labels in labelled.items():
+            yield (
+                needs_labels and not self.model.conditional,
+                f"{setting} needs labelled samples; set model.conditional=true, or change it",
+            )
 
     @property
     def probe(self) -> Probe:
@@ -163,10 +188,19 @@ class Experiment(Section):
         return num_candidates(self.budget, self.keep_ratio)
 
     @property
+    def num_fresh(self) -> int:
+        """Fresh real images that the split must set aside; with `data.num_real` given all others are fresh anyway."""
+        if self.data.num_real:
+            return 0
+        return self.scenario.num_fresh(self.generations, self.num_candidates)
+
+    @property
     def digest(self) -> str:
-        """Name of everything that changes this loop's numbers."""
+        """Name of everything that changes this loop's numbers: going on for more generations does not."""
         sections = {n: v.keyed() for n, v in self if isinstance(v, Section)}
-        return digest(self.keyed() | sections)
+        keyed = self.keyed() | sections | {"num_fresh": self.num_fresh}
+        del keyed["generations"]
+        return digest(keyed)
 
 
 def parse(values: Mapping[str, Any]) -> Experiment:
@@ -176,9 +210,9 @@ def parse(values: Mapping[str, Any]) -> Experiment:
         UserError: one line with the field, the value, and what is allowed.
     """
     if "selection" in values:
-        make_selector(_mapping("selection", values["selection"]))
+        make_selector(values["selection"])
     if "scenario" in values:
-        make_scenario(_mapping("scenario", values["scenario"]))
+        make_scenario(values["scenario"])
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
@@ -190,7 +224,7 @@ def override(values: Mapping[str, Any], settings: Sequence[str]) -> dict[str, An
 
     Choosing another `selection.strategy` or `scenario.kind` starts that section anew, from the defaults of the choice.
     """
-    result = json.loads(json.dumps(values))
+    result = copy.deepcopy(dict(values))
     parsed = [_setting(s) for s in settings]
     for path, value in sorted(parsed, key=lambda p: p[0][-1] not in ("strategy", "kind")):
         section = result
@@ -228,12 +262,6 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _mapping(field: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise UserError(f"{field} = {value!r} must be a mapping of fields")
-    return dict(value)
-
-
 def _setting(text: str) -> tuple[list[str], Any]:
     name, equals, value = text.partition("=")
     if not equals or not all(name.split(".")):
@@ -248,7 +276,9 @@ def _one_line(error: ValidationError) -> str:
     """The first problem of a validation error as one line: field, value, what is allowed."""
     first = error.errors(include_url=False)[0]
     # The tags of a union, such as the strategy, stand in the location too but are no fields.
-    path = [str(p) for p in first["loc"] if str(p) not in ("int", "float", "str") and not str(p).startswith("constrained")]
+    path = [
+        str(p) for p in first["loc"] if str(p) not in ("int", "float", "str") and not str(p).startswith("constrained")
+    ]
     field, value = ".".join(path), first["input"]
     if first["type"] == "extra_forbidden":
         names = _fields_of(path[:-1])
@@ -257,7 +287,7 @@ def _one_line(error: ValidationError) -> str:
         return f"{field} = {value!r}: no such field; {hint}"
     if first["type"] == "missing":
         return f"{field}: is missing and has no default; set it"
-    message = first["msg"].removeprefix("Value error, ")
+    message = _MESSAGES.get(first["type"], first["msg"].removeprefix("Value error, "))
     return f"{field} = {value!r}: {message[0].lower()}{message[1:]}" if field else message
 
 

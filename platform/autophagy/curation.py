@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from autophagy.data import load_images, split, to_numpy, to_table
-from autophagy.records import CONFIDENCE, FEATURES, GENERATION, LABEL, REAL, SAMPLE_ID
-from autophagy.records import rng_for, sample_ids
+from autophagy.records import CONFIDENCE, FEATURES, GENERATION, LABEL, REAL, SAMPLE_ID, rng_for, sample_ids
 from autophagy.scenarios import Pool, make_scenario
 from autophagy.selection import Candidates, make_selector
 from autophagy.stages import Job

@@ -78,9 +78,7 @@ class Splits:
     fresh: np.ndarray  # real images that later generations may receive
 
 
-def split_sizes(
-    total: int, num_real: int | None, num_held_out: int | None, num_fresh: int
-) -> tuple[int, int, int]:
+def split_sizes(total: int, num_real: int | None, num_held_out: int | None, num_fresh: int) -> tuple[int, int, int]:
     """How many of `total` real images are for training, held out, and fresh.
 
     Args:
@@ -169,9 +167,7 @@ def _resize(picture: Image.Image, size: int) -> Image.Image:
         picture = picture.crop((left, top, left + side, top + side))
     if side == size:
         return picture
-    return picture.resize(
-        (size, size), Image.Resampling.BOX if side % size == 0 else Image.Resampling.LANCZOS
-    )
+    return picture.resize((size, size), Image.Resampling.BOX if side % size == 0 else Image.Resampling.LANCZOS)
 
 
 def _decode(encoded: Encoded, size: int) -> np.ndarray:
@@ -187,9 +183,7 @@ def _decode(encoded: Encoded, size: int) -> np.ndarray:
         picture = _resize(picture.convert("L" if picture.mode in ("1", "L") else "RGB"), size)
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
         # Pillow names an unreadable stream by its address in memory, which says nothing.
-        why = (
-            "no PNG, JPEG, BMP, WebP or GIF" if isinstance(error, UnidentifiedImageError) else one_line(error)
-        )
+        why = "no PNG, JPEG, BMP, WebP or GIF" if isinstance(error, UnidentifiedImageError) else one_line(error)
         raise UserError(f"cannot read image {encoded.name} ({why}); replace or remove it") from error
     pixels = np.asarray(picture).reshape(1, size, size, -1)
     return pixels[..., :1] if (pixels == pixels[..., :1]).all() else pixels
@@ -203,9 +197,7 @@ def _check_pixels(array: np.ndarray) -> np.ndarray:
     elif array.ndim == 4 and (shape[1] in (1, 3)) != (shape[3] in (1, 3)):
         array = np.moveaxis(array, 1, 3) if shape[1] in (1, 3) else array
     else:
-        raise UserError(
-            f"images of shape {list(shape)}; give [n, H, W], [n, H, W, C] or [n, C, H, W] with C = 1 or 3"
-        )
+        raise UserError(f"images of shape {list(shape)}; give [n, H, W], [n, H, W, C] or [n, C, H, W] with C = 1 or 3")
     if array.size == 0:
         raise UserError(f"no images (shape {list(shape)}); give at least one")
     if array.dtype.kind not in "biuf":

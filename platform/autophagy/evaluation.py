@@ -10,8 +10,17 @@ from autophagy.curation import read_scores
 from autophagy.data import to_numpy
 from autophagy.features import predict_classes, read_probe
 from autophagy.metrics import Measured, knn_entropy, measure, real_vs_real, total_variance
-from autophagy.records import CONFIDENCE, FEATURES, LABEL, LATENT, REAL, SAMPLE_ID
-from autophagy.records import origin_generation, rng_for, sample_ids
+from autophagy.records import (
+    CONFIDENCE,
+    FEATURES,
+    LABEL,
+    LATENT,
+    REAL,
+    SAMPLE_ID,
+    origin_generation,
+    rng_for,
+    sample_ids,
+)
 from autophagy.stages import Job
 from autophagy.store import Artifact
 

@@ -19,8 +19,21 @@ from autophagy.config import Probe as ProbeConfig
 from autophagy.data import tensor_column, to_numpy
 from autophagy.denoiser import latents, load_denoiser, noise_schedule, to_unit
 from autophagy.probe import FIXED_PENALTY, TIMESTEPS, LinearProbe, Probe, Split, fit_best_penalty, fit_linear
-from autophagy.records import CONFIDENCE, FEATURES, GENERATION, IMAGE, IS_REAL, LABEL, LATENT, REAL, SAMPLE_ID
-from autophagy.records import UserError, rng_for, sample_ids, seed_for
+from autophagy.records import (
+    CONFIDENCE,
+    FEATURES,
+    GENERATION,
+    IMAGE,
+    IS_REAL,
+    LABEL,
+    LATENT,
+    REAL,
+    SAMPLE_ID,
+    UserError,
+    rng_for,
+    sample_ids,
+    seed_for,
+)
 from autophagy.stages import Job, once, stream
 from autophagy.store import Artifact
 
@@ -108,7 +121,9 @@ def predict_classes(network: Artifact, features: np.ndarray) -> np.ndarray | Non
     return logits.argmax(1).numpy()
 
 
-def feature_function(kind: str, network: Artifact, info: dict[str, Any], device: torch.device) -> Callable[[Tensor], Tensor]:
+def feature_function(
+    kind: str, network: Artifact, info: dict[str, Any], device: torch.device
+) -> Callable[[Tensor], Tensor]:
     """uint8 images [B, H, W, C] -> float32 features [B, D] for every kind but `latent`."""
     if kind == "classifier":
         classifier = Classifier(info["channels"], info["num_classes"])
@@ -219,12 +234,13 @@ class ScoreReal:
 
 
 def score_real(job: Job) -> None:
-    """Builder of the `score` stage: features and confidence of all real images. Inputs as for `generate`, and `real`."""
+    """Builder of the `score` stage: features and confidence of the real images. Inputs as for `generate`."""
     sizes = job.inputs["real"].info["sizes"]
     size = job.config["shard_size"]
     shards = [
         {"split": split, "start": start, "count": min(size, count - start)}
         for split, count in sizes.items()
+        if split != "fresh" or job.config.get("fresh")
         for start in range(0, count, size)
     ]
     for _ in stream(job, shards, ScoreReal):
@@ -248,7 +264,15 @@ def fit_probe(job: Job) -> dict[str, Any]:
         batches = (torch.from_numpy(images[r : r + ENCODE_BATCH]).to(device) for r in rows)
         return np.concatenate(
             [
-                latents(encoder, schedule, x, ids[r : r + ENCODE_BATCH], timestep, pool=config.pool, seed=noise_seed)
+                latents(
+                    encoder,
+                    schedule,
+                    x,
+                    ids[r : r + ENCODE_BATCH],
+                    timestep,
+                    pool=config.pool,
+                    seed=noise_seed,
+                )
                 .cpu()
                 .numpy()
                 for r, x in zip(rows, batches, strict=True)

@@ -53,16 +53,11 @@ class Graph:
         config = {
             "data": data.model_dump(mode="json", exclude={"labels"}),
             "fingerprint": fingerprint(data.source),
-            "num_fresh": 0 if data.num_real else self.num_fresh,
+            "num_fresh": self.e.num_fresh,
             "seed": self.e.seed,
         }
         self.shared["real"] = Stage("real", ingest, config)
         return self.shared["real"]
-
-    @property
-    def num_fresh(self) -> int:
-        """Fresh real images that the scenario uses up over the loop."""
-        return self.e.scenario.num_fresh(self.e.generations, self.e.num_candidates)
 
     def measure_with(self, real: Stage, model: Stage) -> None:
         """What scores and measures every generation, fitted once: feature network, probe, scores of the real images."""
@@ -81,9 +76,9 @@ class Graph:
             "num_latents": metrics.num_samples,
             "shard_size": 4 * e.generation.shard_size,
         }
-        self.shared["score"] = Stage(
-            "score", score_real, config, self._scoring(), self.streaming, remote=False
-        )
+        if self.num_fresh:  # they may be many, and most scenarios never look at them
+            config["fresh"] = True
+        self.shared["score"] = Stage("score", score_real, config, self._scoring(), self.streaming, remote=False)
 
     def _scoring(self) -> dict[str, Stage]:
         roles = {"real": "real", "network": "feature_network", "encoder": "train", "probe": "probe"}
@@ -137,9 +132,7 @@ class Graph:
         }
         inputs = self._scoring() | {"model": model}
         count = max(candidates, e.metrics.num_samples)
-        return Stage(
-            "generate", generate, config, inputs, self.streaming, generation=k, remote=False, count=count
-        )
+        return Stage("generate", generate, config, inputs, self.streaming, generation=k, remote=False, count=count)
 
     def select(self, k: int, samples: list[Stage]) -> Stage:
         """The training set of generation k >= 1."""
@@ -159,8 +152,11 @@ class Graph:
         """The metrics of generation k."""
         e = self.e
         config = {"metrics": e.metrics.keyed(), "generation": k, "budget": e.budget, "seed": e.seed}
-        inputs = self._scoring() | {"score": self.shared["score"], "generated": samples[k], "first": samples[0]}
+        inputs = self._scoring() | {
+            "score": self.shared["score"],
+            "generated": samples[k],
+            "first": samples[0],
+        }
         if selected:
             inputs |= {"select": selected} | self._sources(k, samples)
         return Stage("evaluate", evaluate, config, inputs, generation=k)
-

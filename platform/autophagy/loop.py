@@ -16,18 +16,14 @@ from autophagy.data import split_sizes, to_numpy
 from autophagy.evaluation import read_metrics
 from autophagy.features import check_available
 from autophagy.graph import Generation, plan_loop
-from autophagy.progress import Progress, Silent
 from autophagy.lineage import code_tags
+from autophagy.progress import Progress, Silent
 from autophagy.records import IMAGE, SAMPLE_ID, GenerationRecord, RunInfo, Tracker, UserError, sample_ids
 from autophagy.store import Artifact, StageStore
 from autophagy.tracking import NullTracker
 
-RECORDS, EXPERIMENT, CURVES, SAMPLES = (
-    "records.jsonl",
-    "experiment.yaml",
-    "collapse_curves.png",
-    "samples.png",
-)
+RECORDS, EXPERIMENT, STAGES = "records.jsonl", "experiment.yaml", "stages.json"
+CURVES, SAMPLES, DRAWN = "collapse_curves.png", "samples.png", "pictures.txt"
 GRID_COLUMNS = 16
 
 
@@ -55,6 +51,8 @@ def run_loop(
     check_available(experiment.metrics.feature_network)
     claim_run(experiment, store)
     generations = plan_loop(experiment)
+    in_use = [[stage.name, stage.key] for stages in generations for stage in stages.values()]
+    store.write_run_file(experiment.name, STAGES, json.dumps(in_use).encode())  # garbage collection spares them
     real = progress.follow(generations[0]["real"], store)
     check_fresh(experiment, real)
     tracker.start(run_info(experiment, real))
@@ -138,7 +136,7 @@ def draw(
     """Write the pictures of a run into its folder, and return them; those that are up to date stay as they are."""
     name, mark = experiment.name, "\n".join(r.stages["evaluate"] for r in records).encode()
     saved = {p: store.read_run_file(name, p) for p in (CURVES, SAMPLES)}
-    if store.read_run_file(name, "pictures.txt") == mark and all(saved.values()):
+    if store.read_run_file(name, DRAWN) == mark and all(saved.values()):
         return {p: data for p, data in saved.items() if data}
     from autophagy.pictures import collapse_curves, sample_grid
 
@@ -147,10 +145,13 @@ def draw(
     for k, stages in enumerate(generations):
         first_id = int(sample_ids(k, 0, 1)[0])
         rows.append((f"generation {k}", first_images(stages["generate"].ensure(store), "images", first_id)))
-    pictures = {CURVES: collapse_curves({name: [list(records)]}), SAMPLES: sample_grid(rows, columns=GRID_COLUMNS)}
+    pictures = {
+        CURVES: collapse_curves({name: [list(records)]}),
+        SAMPLES: sample_grid(rows, columns=GRID_COLUMNS),
+    }
     for picture, png in pictures.items():
         store.write_run_file(name, picture, png)
-    store.write_run_file(name, "pictures.txt", mark)
+    store.write_run_file(name, DRAWN, mark)
     return pictures
 
 

@@ -68,9 +68,7 @@ def sample_grid(rows: Sequence[tuple[str, np.ndarray]], *, columns: int = 16) ->
         for j, image in enumerate(images[:columns]):
             y, x = _GAP_PIXELS + i * step_y, left + j * step_x
             tile = image.repeat(scale, axis=0).repeat(scale, axis=1)
-            canvas[y : y + height * scale, x : x + width * scale] = (
-                tile  # grey spreads over the three channels
-            )
+            canvas[y : y + height * scale, x : x + width * scale] = tile  # grey spreads over the three channels
     picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
     for i, (label, _) in enumerate(rows):

@@ -69,12 +69,12 @@ class ConsoleProgress:
     def generation(self, record: GenerationRecord) -> None:
         """A table row; the header goes with the first."""
         if not self.header_shown:
-            names = "".join(f"{name:>12}" for name in COLUMNS)
-            self.console.print(f"[bold]generation{names}     seconds[/bold]", highlight=False)
+            names = "".join(f"{name:>{_width(name)}}" for name in COLUMNS)
+            self.console.print(f"[bold]generation{names} seconds[/bold]", highlight=False)
             self.header_shown = True
-        values = "".join(f"{_short(record.metrics.get(name, math.nan)):>12}" for name in COLUMNS)
+        values = "".join(f"{_short(record.metrics.get(name, math.nan)):>{_width(name)}}" for name in COLUMNS)
         seconds = sum(record.seconds.values())
-        self.console.print(f"{record.generation:>10}{values}{seconds:>12.1f}", highlight=False)
+        self.console.print(f"{record.generation:>10}{values}{seconds:>8.1f}", highlight=False)
 
     def _say(self, message: str) -> None:
         self.console.print(message, style="dim", highlight=False)
@@ -82,3 +82,7 @@ class ConsoleProgress:
 
 def _short(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4g}"
+
+
+def _width(name: str) -> int:
+    return max(8, len(name) + 1)

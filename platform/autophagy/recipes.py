@@ -37,9 +37,7 @@ def random_digits() -> Experiment:
 
 def replace_digits() -> Experiment:
     """The fully synthetic loop on digits: every generation is trained on nothing but the one before."""
-    return variant(
-        lsf_digits(), "replace_digits", "scenario.kind=replace", "selection.strategy=none", "keep_ratio=1.0"
-    )
+    return variant(lsf_digits(), "replace_digits", "scenario.kind=replace", "selection.strategy=none", "keep_ratio=1.0")
 
 
 def lsf_fashion_small() -> Experiment:

@@ -1,4 +1,4 @@
-"""Generation: sharded, seeded sampling, scored in the same stream. Images go from sampler to Parquet, past the driver."""
+"""Generation: sharded, seeded sampling, scored in the same stream. Images go from sampler to Parquet."""
 
 from __future__ import annotations
 
@@ -14,8 +14,20 @@ from autophagy.config import Generation, Model
 from autophagy.data import tensor_column
 from autophagy.denoiser import autocast, load_denoiser, null_condition, per_sample_noise, to_uint8
 from autophagy.features import Scorer, device_of
-from autophagy.records import CONFIDENCE, FEATURES, GENERATION, IMAGE, IS_REAL, LABEL, LATENT, SAMPLE_ID
-from autophagy.records import UNLABELLED, sample_ids, sample_index, seed_for
+from autophagy.records import (
+    CONFIDENCE,
+    FEATURES,
+    GENERATION,
+    IMAGE,
+    IS_REAL,
+    LABEL,
+    LATENT,
+    SAMPLE_ID,
+    UNLABELLED,
+    sample_ids,
+    sample_index,
+    seed_for,
+)
 from autophagy.stages import Job, once, stream
 
 
@@ -126,9 +138,7 @@ def generate(job: Job) -> dict[str, Any]:
     count, size = int(job.count or 0), job.config["generation"]["shard_size"]
     taken = _take_over(job, count, size)
     shards = [
-        {"start": start, "count": min(size, count - start)}
-        for start in range(0, count, size)
-        if start // size >= taken
+        {"start": start, "count": min(size, count - start)} for start in range(0, count, size) if start // size >= taken
     ]
     done = sum(1 for _ in stream(job, shards, Sampler, ScoreAndWrite))
     if done != len(shards):

@@ -104,9 +104,7 @@ class FreshMix(_Mix):
         synthetic = pool.synthetic[-1]
         count, generation = self.num_real(synthetic.size), len(pool.synthetic)
         if generation * count > pool.fresh.size:
-            raise ValueError(
-                f"generation {generation} needs {generation * count} fresh images, not {pool.fresh.size}"
-            )
+            raise ValueError(f"generation {generation} needs {generation * count} fresh images, not {pool.fresh.size}")
         fresh = pool.fresh[(generation - 1) * count : generation * count]
         return [fresh, synthetic[: synthetic.size - count]]
 

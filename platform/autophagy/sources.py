@@ -116,6 +116,22 @@ def fingerprint(source: str) -> str:
         return digest([kind, _contents(_find_files(kind, place))])
 
 
+def absolute(source: str) -> str:
+    """The source with a relative local path made absolute: other processes may run in another folder.
+
+    Raises:
+        UserError: The source is unknown.
+    """
+    with naming(source):
+        kind, place = _parse(source)
+    if source in _FORMS or "://" in place:
+        return source
+    if kind == "hf":
+        name, _, split = place.partition(":")
+        return f"hf:{_absolute_path(name)}:{split or 'train'}" if _is_local(name) else source
+    return f"{kind}:{_absolute_path(place)}"
+
+
 @contextmanager
 def naming(source: str) -> Iterator[None]:
     """Turn what goes wrong with a source into one line that names it."""
@@ -252,10 +268,7 @@ def _read_folder(place: str) -> Source:
     stray = [name for name in files.infos if "/" not in name]
     if 0 < len(stray) < len(files.infos):
         raise UserError(f"{stray[0]} lies beside class folders; move it into one, or remove the folders")
-    parts = (
-        Part([Encoded(name, files.read(name))], None if stray else [name.split("/")[0]])
-        for name in files.infos
-    )
+    parts = (Part([Encoded(name, files.read(name))], None if stray else [name.split("/")[0]]) for name in files.infos)
     return Source(parts, None)
 
 
@@ -334,9 +347,7 @@ def _read_batches(batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schem
     return Source(_read_columns(batches, image, label), names)
 
 
-def _read_columns(
-    batches: Iterable[pa.RecordBatch | pa.Table], image: str, label: str | None
-) -> Iterator[Part]:
+def _read_columns(batches: Iterable[pa.RecordBatch | pa.Table], image: str, label: str | None) -> Iterator[Part]:
     row = 0
     for batch in batches:
         if batch.num_rows == 0:
@@ -362,9 +373,7 @@ def _column_images(column: pa.Array | pa.ChunkedArray, name: str, row: int) -> n
     elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         cells = column.to_pylist()
     else:
-        raise UserError(
-            f"column {name!r} has type {kind}; give fixed-shape tensors, or encoded images as binary"
-        )
+        raise UserError(f"column {name!r} has type {kind}; give fixed-shape tensors, or encoded images as binary")
     return [Encoded(f"in row {row + i} of column {name!r}", cell) for i, cell in enumerate(cells)]
 
 

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from autophagy.records import UserError, digest
 from autophagy.store import Artifact, Attempt, StageStore
 
-
 T = TypeVar("T")
 
 
@@ -81,7 +80,6 @@ def start_ray() -> None:
 
     if not ray.is_initialized():
         ray.init(log_to_driver=False, logging_level="ERROR")
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def upstream(stages: list[Stage]) -> Iterator[Stage]:
@@ -123,6 +121,7 @@ def stream(job: Job, rows: list[dict[str, Any]], *steps: type) -> Iterator[dict[
 
     if not rows:
         return
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = 600  # a starved stream must end in an error, not in silence

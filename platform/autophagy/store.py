@@ -151,9 +151,7 @@ class StageStore:
                     artifact = self._run(stage, key, spec, builder)
         return artifact
 
-    def _run(
-        self, stage: str, key: str, spec: Mapping[str, Any], builder: Callable[[Attempt], None]
-    ) -> Artifact:
+    def _run(self, stage: str, key: str, spec: Mapping[str, Any], builder: Callable[[Attempt], None]) -> Artifact:
         """Run the builder in an attempt of its own and publish that, unless somebody else was first."""
         name = uuid.uuid4().hex
         scratch = self.storage.at("scratch", stage, key)
@@ -306,9 +304,7 @@ class StageStore:
 
 def _check_run_name(name: str) -> str:
     if not is_name(name):
-        raise UserError(
-            f"name: {name!r} cannot be a file name; use letters, digits, '.', '_', '-', no dot in front"
-        )
+        raise UserError(f"name: {name!r} cannot be a file name; use letters, digits, '.', '_', '-', no dot in front")
     return name
 
 

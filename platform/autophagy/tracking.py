@@ -136,6 +136,8 @@ class MLflowTracker:
     def _connect(self) -> MlflowClient:
         from mlflow import MlflowClient
 
+        for chatty in ("mlflow", "alembic"):  # what they say about making tables is not for people
+            logging.getLogger(chatty).setLevel(logging.WARNING)
         if self._folder is None:
             return MlflowClient(self.tracking_uri)
         # The first client creates the tables, in seconds and without a lock of its own.

@@ -216,7 +216,9 @@ def _learner(job: Job, training: Training, device: torch.device) -> Learner:
     return Learner(build_denoiser(Model(**job.config["model"]), *shape).to(device), training)
 
 
-def _run(job: Job, training: Training, device: torch.device, checkpointing: Checkpointing, **worker: Any) -> dict[str, Any]:
+def _run(
+    job: Job, training: Training, device: torch.device, checkpointing: Checkpointing, **worker: Any
+) -> dict[str, Any]:
     """The work of one worker from reading the images to, on rank 0, writing the weights."""
     images, labels = read_training_set(job)
     if images.nbytes <= training.resident_bytes:

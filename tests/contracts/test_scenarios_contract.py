@@ -20,9 +20,7 @@ SCENARIO_CONFIGS = [
     {"kind": "accumulate"},
     {"kind": "accumulate_subsample"},
 ]
-every_scenario = pytest.mark.parametrize(
-    "config", SCENARIO_CONFIGS, ids=lambda c: "-".join(map(str, c.values()))
-)
+every_scenario = pytest.mark.parametrize("config", SCENARIO_CONFIGS, ids=lambda c: "-".join(map(str, c.values())))
 
 
 def pool_at(generation, num_fresh=0):

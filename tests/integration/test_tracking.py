@@ -95,9 +95,7 @@ def test_a_finished_run_holds_everything(uri, tmp_path, database, caplog):
     assert run.data.params == {key: str(value)[:6000] for key, value in PARAMS.items()}
     assert run.data.tags.items() >= {"seed": "0", "autophagy.digest": INFO.digest}.items()
     _assert_each_generation_once(database, run.info.run_id, range(5))
-    for k, metric in enumerate(
-        sorted(client.get_metric_history(run.info.run_id, "fid"), key=lambda m: m.step)
-    ):
+    for k, metric in enumerate(sorted(client.get_metric_history(run.info.run_id, "fid"), key=lambda m: m.step)):
         assert (metric.step, metric.value) == (k, 10.0 + (k - 2) ** 2)
         assert metric.timestamp == run.info.start_time + 1750 * (k + 1)  # as long as the loop has computed
     summary = {key: value for key, value in run.data.metrics.items() if key.startswith("summary/")}
@@ -185,9 +183,7 @@ def test_two_processes_make_the_database_at_once(tmp_path):
         "print(tracker.run_id)"
     )
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, uri, name], stdout=subprocess.PIPE, env=_environment()
-        )
+        subprocess.Popen([sys.executable, "-c", program, uri, name], stdout=subprocess.PIPE, env=_environment())
         for name in ("a", "b")
     ]
     ids = {process.communicate(timeout=120)[0].decode().strip() for process in processes}
@@ -222,9 +218,7 @@ def test_a_server_that_hangs_is_left_after_the_timeout_of_the_user(monkeypatch):
 
 
 def test_a_server_killed_in_the_middle_misses_nothing(database, tmp_path, monkeypatch, caplog):
-    monkeypatch.setenv(
-        "MLFLOW_HTTP_REQUEST_TIMEOUT", "30"
-    )  # a server on a busy machine; a dead one refuses at once
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")  # a server on a busy machine; a dead one refuses at once
     server = _Server(database, tmp_path)
     try:
         server.start()

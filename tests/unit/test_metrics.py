@@ -202,9 +202,7 @@ def naive_manifold(real, synthetic, k):
 
 @pytest.mark.parametrize("k", [1, 3])
 def test_manifold_agrees_with_the_definitions(rng, k):
-    real = rng.integers(0, 9, size=(70, 3)).astype(
-        float
-    )  # a lattice: copies, and points on the rims of balls
+    real = rng.integers(0, 9, size=(70, 3)).astype(float)  # a lattice: copies, and points on the rims of balls
     synthetic = rng.integers(2, 13, size=(50, 3)).astype(float)
     precision, recall, density, coverage = naive_manifold(real, synthetic, k)
     assert 0 < precision < 1
@@ -250,9 +248,7 @@ def test_manifold_needs_more_rows_than_neighbours(rng):
 def test_entropy_of_a_gaussian(rng, width, k):
     expected = width / 2 * math.log(2 * math.pi * math.e) + width * math.log(3.0)
     estimates = {n: [knn_entropy(3.0 * rng.normal(size=(n, width)), k) for _ in range(8)] for n in (20, 1500)}
-    errors = {
-        n: math.sqrt(np.mean(np.square(np.subtract(found, expected)))) for n, found in estimates.items()
-    }
+    errors = {n: math.sqrt(np.mean(np.square(np.subtract(found, expected)))) for n, found in estimates.items()}
     assert errors[1500] < 0.15
     assert errors[1500] < errors[20] / 2
 

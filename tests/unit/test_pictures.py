@@ -54,9 +54,7 @@ def test_seeds_become_their_mean_and_a_band_of_their_range():
 
 
 def test_what_real_images_reach_is_one_dashed_line():
-    run = _run(
-        fid=[4.0, 5.0], real_vs_real_fid=[2.0, math.nan], confidence=[0.5, 0.6], confidence_real=[0.9, 0.9]
-    )
+    run = _run(fid=[4.0, 5.0], real_vs_real_fid=[2.0, math.nan], confidence=[0.5, 0.6], confidence_real=[0.9, 0.9])
     fid, confidence = _curves_figure({"a": [run], "b": [run]}, ["fid", "confidence"], {}).axes
     for axes, floor in ((fid, 2.0), (confidence, 0.9)):
         dashed = [line for line in axes.lines if line.get_linestyle() == "--"]

@@ -200,9 +200,7 @@ def test_hf_local_copies_of_hub_repositories(hub, tmp_path: Path):
 
 
 def test_hf_unreachable_hub_points_at_local_copies(hub):
-    with pytest.raises(
-        UserError, match=r"cannot load split 'train' of 'someone/something'.*hf:/local/folder"
-    ):
+    with pytest.raises(UserError, match=r"cannot load split 'train' of 'someone/something'.*hf:/local/folder"):
         load_images("hf:someone/something", 8)
 
 

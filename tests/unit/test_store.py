@@ -30,9 +30,7 @@ def forbidden(attempt: Attempt) -> None:
 
 
 def attempts(store: StageStore, stage: str, key: str) -> list[str]:
-    return sorted(
-        name for name in os.listdir(f"{store.root}/stages/{stage}/{key}") if name != "manifest.json"
-    )
+    return sorted(name for name in os.listdir(f"{store.root}/stages/{stage}/{key}") if name != "manifest.json")
 
 
 def files_below(store: StageStore, folder: str) -> list[Path]:
@@ -168,10 +166,7 @@ class TestDamage:
             (delete_payload, "missing"),
             (edit_manifest, "unreadable manifest"),
             (other_stage, "unreadable manifest"),
-            *[
-                (garbage(data), "unreadable manifest")
-                for data in (b"", b'{"stage"', b"\xff\x00", b"[]", b"{}")
-            ],
+            *[(garbage(data), "unreadable manifest") for data in (b"", b'{"stage"', b"\xff\x00", b"[]", b"{}")],
         ],
     )
     def test_is_noticed_reported_and_rebuilt(self, store, caplog, damage, said):
@@ -215,9 +210,7 @@ class TestReadTable:
         def builder(attempt):
             for part in (1, 0):  # in the order of names, not of writing
                 rows = range(4 * part, 4 * part + 4)
-                table = pa.table(
-                    {"sample_id": list(rows), "label": [i % 2 for i in rows], "image": [b"x"] * 4}
-                )
+                table = pa.table({"sample_id": list(rows), "label": [i % 2 for i in rows], "image": [b"x"] * 4})
                 attempt.write_table(f"images/{part}.parquet", table)
             attempt.write_table("ids.parquet", pa.table({"sample_id": [9]}))
             attempt.write_json("images/notes.json", {})
@@ -297,9 +290,7 @@ class TestUri:
         assert artifact_2.read_json("sub/notes.json") == {"loss": 0.5}
         assert len(pickle.dumps(store)) < 300
 
-    @pytest.mark.parametrize(
-        "uri", ["", "s3://", "nowhere://x/y", "/proc/store", "s3://b/p?unknown=1", "{}/file"]
-    )
+    @pytest.mark.parametrize("uri", ["", "s3://", "nowhere://x/y", "/proc/store", "s3://b/p?unknown=1", "{}/file"])
     def test_unusable_is_one_line_for_the_user(self, tmp_path, uri):
         (tmp_path / "file").touch()
         with pytest.raises(UserError, match=r"store: cannot use .*; give a writable folder") as caught:

@@ -50,9 +50,7 @@ def write(attempt: Attempt) -> None:
 
 
 def attempts(store: StageStore, stage: str, key: str) -> list[str]:
-    return sorted(
-        name for name in os.listdir(f"{store.root}/stages/{stage}/{key}") if name != "manifest.json"
-    )
+    return sorted(name for name in os.listdir(f"{store.root}/stages/{stage}/{key}") if name != "manifest.json")
 
 
 def files_below(store: StageStore, folder: str) -> list[Path]:

@@ -22,9 +22,7 @@ SCENARIOS = [
 def loops(scenario, selection, first_seed=0, dim=3, **sizes):
     """Curves of independent loops, [LOOPS, generations + 1]."""
     seeds = range(first_seed, first_seed + LOOPS)
-    return np.array(
-        [gaussian_loop(scenario, selection, dim=dim, seed=s, **{**SIZES, **sizes}) for s in seeds]
-    )
+    return np.array([gaussian_loop(scenario, selection, dim=dim, seed=s, **{**SIZES, **sizes}) for s in seeds])
 
 
 def z_scores(curves, law):
@@ -82,9 +80,7 @@ def test_constant_mix_is_not_fresh_mix():
     sizes = {**SIZES, "num_real": 4, "budget": 6}
     curves = loops({"kind": "constant_mix", "real_fraction": 0.5}, RANDOM, **sizes)
     assert (
-        np.abs(
-            z_scores(curves, expected_variance_ratio({"kind": "fresh_mix", "real_fraction": 0.5}, **sizes))
-        ).max()
+        np.abs(z_scores(curves, expected_variance_ratio({"kind": "fresh_mix", "real_fraction": 0.5}, **sizes))).max()
         > 4
     )
 

@@ -55,9 +55,7 @@ METRICS: dict[str, Metric] = {
     "confidence_real": Metric("mean own-label probe confidence of real: the ceiling", None),
     "probe_accuracy": Metric("share of S_k whose asked label the probe finds", True),
     "feature_variance": Metric("trace of the feature covariance of S_k", None),
-    "class_histogram": Metric(
-        "total variation between the predicted classes of S_k and the real ones", False
-    ),
+    "class_histogram": Metric("total variation between the predicted classes of S_k and the real ones", False),
     "label_agreement": Metric("share of S_k whose asked label the classifier finds", True),
     "real_share": Metric("share of real images in D_k", None),
     "mean_age": Metric("mean age of D_k in generations; real counts as generation -1", None),
@@ -73,9 +71,7 @@ class Measured:
     reference: np.ndarray  # float32 [n_ref, D], held-out real images
     synthetic: np.ndarray  # float32 [n, D], the first num_samples images of S_k, unfiltered
     synthetic_label: np.ndarray  # int64 [n], the label asked for, -1 = none
-    synthetic_predicted: (
-        np.ndarray | None
-    )  # int64 [n], label by the feature network; None if it has no classifier
+    synthetic_predicted: np.ndarray | None  # int64 [n], label by the feature network; None if it has no classifier
     synthetic_confidence: np.ndarray  # float32 [n], own-label probe confidence, NaN where none
     synthetic_latent: np.ndarray | None  # float [n, L], bottleneck latents, encoder of generation 0
     synthetic_probe_label: np.ndarray | None  # int64 [n], argmax of the probe

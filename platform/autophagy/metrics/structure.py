@@ -59,9 +59,7 @@ def balanced_unit_rows(
     labels = np.asarray(labels)
     classes, counts = np.unique(labels[labels != UNLABELLED], return_counts=True)
     if per_class < 1 or not len(classes) or counts.min() < per_class:
-        raise TooFewRows(
-            f"need {max(1, per_class)} rows of every class, the class sizes are {counts.tolist()}"
-        )
+        raise TooFewRows(f"need {max(1, per_class)} rows of every class, the class sizes are {counts.tolist()}")
     chosen = [rng.choice(np.flatnonzero(labels == label), per_class, replace=False) for label in classes]
     index = np.concatenate(chosen)
     rows = as_rows(np.asarray(latents)[index])

@@ -1,0 +1,40 @@
+# `make demo` and `make test` do all set-up themselves; they need Python 3.11+, git and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+STORE ?= autophagy-store
+
+.PHONY: demo test test-all check ui fashion clean
+
+demo: $(READY)  ## three loops on 8x8 digits, compared in one picture
+	$(BIN)/python jobs/compare_loops.py demo --store $(STORE)
+
+test: $(READY)  ## the default tests: CPU, no network, minutes
+	$(BIN)/python -m pytest
+
+test-all: $(READY)  ## the slow tests too
+	$(BIN)/python -m pytest -m "not gpu and not cluster"
+
+check: $(READY)  ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fashion: $(READY)  ## the Fashion-MNIST comparison of docs/results over three seeds: hours on two cores
+	$(BIN)/python jobs/compare_loops.py fashion_small --seeds 0 1 2 --store $(STORE)
+
+ui: $(READY)  ## MLflow over everything in the store
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(abspath $(STORE))/mlflow.db
+
+# torch first and by itself: where a CPU build is at hand, pip takes that one.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; set PYTHON=..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch $(TORCH_INDEX)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV)

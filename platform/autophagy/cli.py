@@ -1,0 +1,199 @@
+"""The `autophagy` command. Exit 0: done; 2: an error of the user, in one line; 1: a failure."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from autophagy.config import Experiment
+from autophagy.recipes import RECIPES, load_recipe
+from autophagy.records import UserError
+
+if TYPE_CHECKING:
+    from autophagy.store import StageStore
+
+DEFAULT_STORE = "autophagy-store"
+USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # what typer raises for unknown commands and options
+
+app = typer.Typer(
+    help="Study what happens when diffusion models are trained on their own output, and what prevents it.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+store_app = typer.Typer(help="Look after the store of finished stages.", no_args_is_help=True)
+app.add_typer(store_app, name="store")
+console = Console()
+
+Recipe = Annotated[str, typer.Argument(help="a recipe (see `autophagy recipes`) or a YAML file")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="a.b=c; may be given again")]
+Store = Annotated[str, typer.Option(help="folder or s3:// URI where stages and runs are kept")]
+TrackingUri = Annotated[
+    str | None, typer.Option(help="MLflow server or database; `none` for none [default: SQLite in the store]")
+]
+Name = Annotated[str | None, typer.Option(help="name of the run [default: the recipe's]")]
+
+
+@app.command()
+def run(
+    recipe: Recipe,
+    settings: Settings = None,
+    store: Store = DEFAULT_STORE,
+    tracking_uri: TrackingUri = None,
+    name: Name = None,
+) -> None:
+    """Run a self-consuming loop to its end. The same command goes on where a killed one stopped."""
+    experiment = _experiment(recipe, settings, name)
+    opened = _open(store)
+    from autophagy.loop import run_loop
+    from autophagy.progress import ConsoleProgress
+    from autophagy.tracking import make_tracker
+
+    tracking, progress = tracking_of(opened, tracking_uri), ConsoleProgress(console)
+    console.print(f"[bold]{experiment.name}[/bold]: {describe(experiment)}", highlight=False, soft_wrap=True)
+    run_loop(experiment, opened, make_tracker(tracking), progress)
+    if not progress.computed:
+        console.print("nothing had to be computed again", style="dim")
+    folder = f"{opened.uri.rstrip('/')}/runs/{experiment.name}"
+    hint("look at", f"{folder}/collapse_curves.png and samples.png")
+    if tracking:
+        hint("compare", f"mlflow ui --backend-store-uri {tracking}")
+    hint("go on", f"the same command with --set generations={2 * max(1, experiment.generations)}")
+
+
+@app.command()
+def plan(
+    recipe: Recipe,
+    settings: Settings = None,
+    store: Store = DEFAULT_STORE,
+    tracking_uri: TrackingUri = None,
+    name: Name = None,
+) -> None:
+    """List the stages of a run, done and to do, with what they are expected to take; compute nothing."""
+    experiment = _experiment(recipe, settings, name)
+    del tracking_uri  # accepted, so that `run` can be replaced by `plan` in any command
+    opened = _open(store) if "://" in store or Path(store).exists() else None
+    from autophagy.planning import plan_table
+
+    console.print(f"[bold]{experiment.name}[/bold]: {describe(experiment)}", highlight=False, soft_wrap=True)
+    for line in plan_table(experiment, opened):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes."""
+    width = max(len(r.__name__) for r in RECIPES)
+    for recipe in RECIPES:
+        console.print(f"{recipe.__name__:<{width}}  {inspect.getdoc(recipe)}", highlight=False, soft_wrap=True)
+
+
+@store_app.command("ls")
+def store_ls(store: Store = DEFAULT_STORE) -> None:
+    """List the finished stages."""
+    infos = _open_existing(store).ls()
+    for info in infos:
+        console.print(
+            f"{info.stage:<16} {info.key:<44} {info.size / 1e6:>9.2f} MB {info.seconds:>9.1f} s  {info.created[:19]}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    console.print(f"{len(infos)} stages, {sum(i.size for i in infos) / 1e6:.1f} MB", highlight=False)
+
+
+@store_app.command("verify")
+def store_verify(store: Store = DEFAULT_STORE) -> None:
+    """Read everything again and compare checksums; what is damaged will be built anew by the next run."""
+    checked = damaged = 0
+    for info, problems in _open_existing(store).verify():
+        checked += 1
+        if problems:
+            damaged += 1
+            console.print(f"damaged: {info.stage} {info.key}: {'; '.join(problems)}", highlight=False, soft_wrap=True)
+    console.print(f"{checked} stages checked, {damaged} damaged", highlight=False)
+    if damaged:
+        console.print("run the experiment again: it builds them anew", highlight=False)
+        raise typer.Exit(1)
+
+
+@store_app.command("gc")
+def store_gc(
+    store: Store = DEFAULT_STORE,
+    delete: Annotated[bool, typer.Option("--delete", help="delete; without it only list")] = False,
+) -> None:
+    """Find what no run needs: stages no run folder reaches, and what killed processes left."""
+    items = _open_existing(store).gc(delete=delete)
+    for item in items:
+        console.print(f"{item.path}: {item.size / 1e6:.2f} MB, {item.why}", highlight=False, soft_wrap=True)
+    total = f"{len(items)} items, {sum(i.size for i in items) / 1e6:.1f} MB"
+    console.print(f"{total} deleted" if delete else f"{total}; delete them with --delete", highlight=False)
+
+
+def hint(what: str, how: str) -> None:
+    """One of the last lines: where to look, or what to type next."""
+    console.print(f"{what:<9}{how}", highlight=False, soft_wrap=True)
+
+
+def describe(experiment: Experiment) -> str:
+    """One line about a loop."""
+    e = experiment
+    return (
+        f"{e.data.source} at {e.data.image_size}x{e.data.image_size}, {e.scenario.kind}/{e.selection.strategy}, "
+        f"{e.generations} generations of {e.budget} images out of {e.num_candidates} made, seed {e.seed}"
+    )
+
+
+def tracking_of(store: StageStore, tracking_uri: str | None) -> str | None:
+    """The tracking URI to use: as given, else MLFLOW_TRACKING_URI, else SQLite in a local store; None for none."""
+    if tracking_uri == "none":
+        return None
+    if tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"):
+        return tracking_uri or os.environ["MLFLOW_TRACKING_URI"]
+    return f"sqlite:///{store.root}/mlflow.db" if store.storage.local else None
+
+
+def _experiment(recipe: str, settings: list[str] | None, name: str | None) -> Experiment:
+    chosen = [*(settings or []), *([f"name={name}"] if name else [])]
+    return load_recipe(recipe, chosen)
+
+
+def _open(uri: str) -> StageStore:
+    from autophagy.store import StageStore
+
+    return StageStore(uri)
+
+
+def _open_existing(uri: str) -> StageStore:
+    if "://" not in uri and not Path(uri).is_dir():
+        raise UserError(f"--store {uri}: no such folder; give the one that a run has made")
+    return _open(uri)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; errors of the user become one line."""
+    # Spinning threads make training ten times slower as soon as anything else wants the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except UserError as error:
+        fail(str(error))
+    except USAGE_ERROR as error:
+        fail(str(error))
+    except (typer.Abort, KeyboardInterrupt):
+        Console(stderr=True).print("stopped; the same command goes on from here", highlight=False)
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(message: str) -> None:
+    """Print one line to standard error and exit with 2."""
+    line = " ".join(message.split())
+    Console(stderr=True, soft_wrap=True).print(f"[red]error:[/red] {escape(line)}", highlight=False)
+    sys.exit(2)
