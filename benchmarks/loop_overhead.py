@@ -88,7 +88,8 @@ def plain_loop(recipe: str, settings: list[str]) -> dict[str, float]:
     from autophagy.sampling import sample_images
 
     e = load_recipe(recipe, settings)
-    cpu, spent = torch.device("cpu"), {}
+    cpu = torch.device("cpu")
+    spent: dict[str, float] = {}
     rng = np.random.default_rng(e.seed)
 
     @contextmanager

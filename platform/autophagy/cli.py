@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from autophagy.config import Experiment
-from autophagy.recipes import RECIPES, load_recipe
+from autophagy.recipes import RECIPES, load_recipe, variant
 from autophagy.records import UserError
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ Recipe = Annotated[str, typer.Argument(help="a recipe (see `autophagy recipes`) 
 Settings = Annotated[list[str] | None, typer.Option("--set", help="a.b=c; may be given again")]
 Store = Annotated[str, typer.Option(help="folder or s3:// URI where stages and runs are kept")]
 TrackingUri = Annotated[
-    str | None, typer.Option(help="MLflow server or database; `none` for none [default: SQLite in the store]")
+    str | None, typer.Option(help="MLflow server or database; `none` for none (default: SQLite in the store)")
 ]
-Name = Annotated[str | None, typer.Option(help="name of the run [default: the recipe's]")]
+Name = Annotated[str | None, typer.Option(help="name of the run (default: the recipe's)")]
 
 
 @app.command()
@@ -51,11 +51,15 @@ def run(
 ) -> None:
     """Run a self-consuming loop to its end. The same command goes on where a killed one stopped."""
     experiment = _experiment(recipe, settings, name)
-    opened = _open(store)
-    from autophagy.loop import run_loop
+    from autophagy.loop import checked_plan, run_loop
     from autophagy.progress import ConsoleProgress
-    from autophagy.tracking import make_tracker
+    from autophagy.tracking import check_tracking_uri, make_tracker
 
+    # Before anything is opened: a mistyped command leaves nothing behind.
+    checked_plan(experiment)
+    if given := _given_tracking(tracking_uri):
+        check_tracking_uri(given)
+    opened = _open(store)
     tracking, progress = tracking_of(opened, tracking_uri), ConsoleProgress(console)
     console.print(f"[bold]{experiment.name}[/bold]: {describe(experiment)}", highlight=False, soft_wrap=True)
     run_loop(experiment, opened, make_tracker(tracking), progress)
@@ -79,7 +83,7 @@ def plan(
     """List the stages of a run, done and to do, with what they are expected to take; compute nothing."""
     experiment = _experiment(recipe, settings, name)
     del tracking_uri  # accepted, so that `run` can be replaced by `plan` in any command
-    opened = _open(store) if "://" in store or Path(store).exists() else None
+    opened = _open(store) if "://" in store or Path(store).expanduser().exists() else None
     from autophagy.planning import plan_table
 
     console.print(f"[bold]{experiment.name}[/bold]: {describe(experiment)}", highlight=False, soft_wrap=True)
@@ -154,14 +158,17 @@ def tracking_of(store: StageStore, tracking_uri: str | None) -> str | None:
     """The tracking URI to use: as given, else MLFLOW_TRACKING_URI, else SQLite in a local store; None for none."""
     if tracking_uri == "none":
         return None
-    if tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"):
-        return tracking_uri or os.environ["MLFLOW_TRACKING_URI"]
-    return f"sqlite:///{store.root}/mlflow.db" if store.storage.local else None
+    default = f"sqlite:///{store.root}/mlflow.db" if store.storage.local else None
+    return _given_tracking(tracking_uri) or default
+
+
+def _given_tracking(tracking_uri: str | None) -> str | None:
+    return None if tracking_uri == "none" else tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
 
 
 def _experiment(recipe: str, settings: list[str] | None, name: str | None) -> Experiment:
-    chosen = [*(settings or []), *([f"name={name}"] if name else [])]
-    return load_recipe(recipe, chosen)
+    experiment = load_recipe(recipe, settings or [])
+    return experiment if name is None else variant(experiment, name)
 
 
 def _open(uri: str) -> StageStore:
@@ -171,7 +178,7 @@ def _open(uri: str) -> StageStore:
 
 
 def _open_existing(uri: str) -> StageStore:
-    if "://" not in uri and not Path(uri).is_dir():
+    if "://" not in uri and not Path(uri).expanduser().is_dir():
         raise UserError(f"--store {uri}: no such folder; give the one that a run has made")
     return _open(uri)
 
@@ -185,7 +192,7 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         fail(str(error))
     except USAGE_ERROR as error:
-        fail(str(error))
+        fail(str(error) or "no command; take one of these")  # typer has listed them
     except (typer.Abort, KeyboardInterrupt):
         Console(stderr=True).print("stopped; the same command goes on from here", highlight=False)
         sys.exit(130)

@@ -13,8 +13,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autophagy.records import UserError, digest
-from autophagy.scenarios import AnyScenario, make_scenario, num_candidates
-from autophagy.selection import AnySelector, make_selector
+from autophagy.scenarios import AccumulateSubsample, AnyScenario, make_scenario, num_candidates
+from autophagy.selection import AnySelector, Random, make_selector
 
 RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 MOST_IMAGES = 10**9  # of a generation: keys in the store hold their number in nine digits
@@ -124,8 +124,8 @@ class Experiment(Section):
     model: Model = Model()
     training: Training = Training()
     generation: Generation = Generation()
-    scenario: AnyScenario = Field(default_factory=lambda: make_scenario({"kind": "accumulate_subsample"}))
-    selection: AnySelector = Field(default_factory=lambda: make_selector({"strategy": "random"}))
+    scenario: AnyScenario = AccumulateSubsample()
+    selection: AnySelector = Random()
     metrics: Metrics = Metrics()
 
     @model_validator(mode="after")
@@ -189,16 +189,19 @@ class Experiment(Section):
 
     @property
     def num_fresh(self) -> int:
-        """Fresh real images that the split must set aside; with `data.num_real` given all others are fresh anyway."""
-        if self.data.num_real:
-            return 0
+        """Fresh real images that the scenario uses up over the loop."""
         return self.scenario.num_fresh(self.generations, self.num_candidates)
+
+    @property
+    def num_set_aside(self) -> int:
+        """Fresh images that the split must set aside; with `data.num_real` given all others are fresh anyway."""
+        return 0 if self.data.num_real else self.num_fresh
 
     @property
     def digest(self) -> str:
         """Name of everything that changes this loop's numbers: going on for more generations does not."""
         sections = {n: v.keyed() for n, v in self if isinstance(v, Section)}
-        keyed = self.keyed() | sections | {"num_fresh": self.num_fresh}
+        keyed = self.keyed() | sections | {"num_set_aside": self.num_set_aside}
         del keyed["generations"]
         return digest(keyed)
 

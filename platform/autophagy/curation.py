@@ -20,7 +20,7 @@ ROWS_PER_FILE = 4096
 def ingest(job: Job) -> dict[str, Any]:
     """Builder of the `real` stage: reads the source, splits it, writes the images once."""
     data = job.config["data"]
-    images = load_images(data["source"], data["image_size"])
+    images = load_images(job.runtime["source"], data["image_size"])
     parts = split(
         len(images.image), data["num_real"], data["num_held_out"], job.config["num_fresh"], job.config["seed"]
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from safetensors.torch import load
-from torch import Tensor, nn
+from torch import Tensor
 
 from autophagy.config import Model
 from autophagy.records import seed_for
@@ -45,7 +45,7 @@ def build_denoiser(model: Model, image_size: int, channels: int, num_classes: in
     )
 
 
-def load_denoiser(artifact: Artifact, device: torch.device) -> nn.Module:
+def load_denoiser(artifact: Artifact, device: torch.device) -> UNet2DModel:
     """The trained denoiser of a `train` artifact, ready to generate."""
     info = artifact.info
     denoiser = build_denoiser(Model(**info["model"]), *info["shape"])
@@ -60,7 +60,7 @@ def noise_schedule(model: Model) -> DDPMScheduler:
     return DDPMScheduler(num_train_timesteps=model.num_train_timesteps, beta_schedule=model.beta_schedule)
 
 
-def null_condition(denoiser: nn.Module) -> int | None:
+def null_condition(denoiser: UNet2DModel) -> int | None:
     """The class index that stands for "no condition"; None for an unconditional denoiser."""
     classes = denoiser.config.num_class_embeds
     return None if classes is None else classes - 1
@@ -82,7 +82,7 @@ def per_sample_noise(seeds: list[int], shape: tuple[int, ...]) -> Tensor:
 
 
 @torch.no_grad()
-def bottleneck(denoiser: nn.Module, x: Tensor, timestep: int) -> Tensor:
+def bottleneck(denoiser: UNet2DModel, x: Tensor, timestep: int) -> Tensor:
     """Mid-block activation [B, C', H', W'] of noisy images `x` [B, C, H, W] at a timestep.
 
     Encoded under the null condition, so that the latent of an image does not contain its label.
@@ -99,7 +99,7 @@ def bottleneck(denoiser: nn.Module, x: Tensor, timestep: int) -> Tensor:
 
 
 def latents(
-    denoiser: nn.Module,
+    denoiser: UNet2DModel,
     schedule: Any,
     images: Tensor,
     sample_ids: np.ndarray,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,9 +86,7 @@ def fit_feature_network(job: Job) -> dict[str, Any]:
     if job.config["kind"] != "classifier":
         return {}
     if not info["num_classes"]:
-        raise UserError(
-            "metrics.feature_network = classifier: needs labels, and data.source has none; use latent or pixels"
-        )
+        raise UserError("metrics.feature_network = classifier: needs labels, and data.source has none; use pixels")
     device = device_of(job)
     images, labels, _ = _real(job.inputs["real"], "train")
     torch.manual_seed(seed_for(job.config["seed"], "classifier"))
@@ -122,7 +120,7 @@ def predict_classes(network: Artifact, features: np.ndarray) -> np.ndarray | Non
 
 
 def feature_function(
-    kind: str, network: Artifact, info: dict[str, Any], device: torch.device
+    kind: str, network: Artifact, info: Mapping[str, Any], device: torch.device
 ) -> Callable[[Tensor], Tensor]:
     """uint8 images [B, H, W, C] -> float32 features [B, D] for every kind but `latent`."""
     if kind == "classifier":

@@ -10,7 +10,7 @@ from autophagy.evaluation import evaluate
 from autophagy.features import fit_feature_network, fit_probe, score_real
 from autophagy.records import seed_for
 from autophagy.sampling import generate
-from autophagy.sources import fingerprint
+from autophagy.sources import absolute, fingerprint
 from autophagy.stages import Stage
 from autophagy.training import train
 
@@ -51,12 +51,13 @@ class Graph:
         data = self.e.data
         # With num_real given the fresh images are simply all others, and the loops of all scenarios share the split.
         config = {
-            "data": data.model_dump(mode="json", exclude={"labels"}),
+            # The fingerprint says what the data are, so that they may lie elsewhere tomorrow.
+            "data": data.model_dump(mode="json", exclude={"labels"}) | {"source": data.source.partition(":")[0]},
             "fingerprint": fingerprint(data.source),
-            "num_fresh": self.e.num_fresh,
+            "num_fresh": self.e.num_set_aside,
             "seed": self.e.seed,
         }
-        self.shared["real"] = Stage("real", ingest, config)
+        self.shared["real"] = Stage("real", ingest, config, runtime={"source": absolute(data.source)})
         return self.shared["real"]
 
     def measure_with(self, real: Stage, model: Stage) -> None:
@@ -68,7 +69,7 @@ class Graph:
         )
         self.shared["train"] = model
         if e.model.conditional:
-            config = {"probe": e.probe.keyed(), "labels": e.data.labels, "seed": e.seed}
+            config: dict[str, Any] = {"probe": e.probe.keyed(), "labels": e.data.labels, "seed": e.seed}
             inputs = {"real": real, "encoder": model}
             self.shared["probe"] = Stage("probe", fit_probe, config, inputs, self.on_gpu)
         config = {
@@ -76,7 +77,7 @@ class Graph:
             "num_latents": metrics.num_samples,
             "shard_size": 4 * e.generation.shard_size,
         }
-        if self.num_fresh:  # they may be many, and most scenarios never look at them
+        if e.num_fresh:  # they may be many, and most scenarios never look at them
             config["fresh"] = True
         self.shared["score"] = Stage("score", score_real, config, self._scoring(), self.streaming, remote=False)
 
@@ -107,7 +108,8 @@ class Graph:
             "budget": self.e.budget if selected else None,
             "seed": seed_for(self.e.seed, "train", k),
         }
-        return Stage("train", train, config, inputs, runtime, generation=k, remote=False)
+        images = training.epochs * self.e.budget if k else training.initial_epochs * (self.e.data.num_real or 0)
+        return Stage("train", train, config, inputs, runtime, generation=k, remote=False, work=images or None)
 
     def _training(self, k: int) -> dict[str, Any]:
         """The training settings that matter for generation k: those of other generations do not change its key."""
@@ -132,7 +134,17 @@ class Graph:
         }
         inputs = self._scoring() | {"model": model}
         count = max(candidates, e.metrics.num_samples)
-        return Stage("generate", generate, config, inputs, self.streaming, generation=k, remote=False, count=count)
+        return Stage(
+            "generate",
+            generate,
+            config,
+            inputs,
+            self.streaming,
+            generation=k,
+            remote=False,
+            count=count,
+            work=count * e.generation.num_inference_steps,
+        )
 
     def select(self, k: int, samples: list[Stage]) -> Stage:
         """The training set of generation k >= 1."""

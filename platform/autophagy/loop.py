@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.compute as pc
 import yaml
 
-from autophagy.config import Experiment, flatten
+from autophagy.config import Experiment, flatten, parse
 from autophagy.data import split_sizes, to_numpy
 from autophagy.evaluation import read_metrics
 from autophagy.features import check_available
@@ -48,13 +48,11 @@ def run_loop(
         UserError: before any compute, if the experiment cannot run.
     """
     tracker, progress = tracker or NullTracker(), progress or Silent()
-    check_available(experiment.metrics.feature_network)
-    claim_run(experiment, store)
-    generations = plan_loop(experiment)
-    in_use = [[stage.name, stage.key] for stages in generations for stage in stages.values()]
-    store.write_run_file(experiment.name, STAGES, json.dumps(in_use).encode())  # garbage collection spares them
+    generations = checked_plan(experiment)
+    check_run(experiment, store)
     real = progress.follow(generations[0]["real"], store)
-    check_fresh(experiment, real)
+    check_real(experiment, real)
+    claim_run(experiment, store, generations)
     tracker.start(run_info(experiment, real))
 
     records: list[GenerationRecord] = []
@@ -92,25 +90,43 @@ def record(generation: int, artifacts: Mapping[str, Artifact]) -> GenerationReco
     )
 
 
-def claim_run(experiment: Experiment, store: StageStore) -> None:
-    """Write `experiment.yaml`; refuse a run folder that belongs to another experiment."""
-    values = experiment.model_dump(mode="json")
-    text = f"# digest {experiment.digest}\n{yaml.safe_dump(values, sort_keys=False)}"
+def checked_plan(experiment: Experiment) -> list[Generation]:
+    """The stages of a loop by generation; a UserError if its data or a package is missing. Needs no store."""
+    check_available(experiment.metrics.feature_network)
+    return plan_loop(experiment)
+
+
+def check_run(experiment: Experiment, store: StageStore) -> None:
+    """Raise a UserError if the run folder belongs to another experiment; one with more generations is no other."""
     saved = store.read_run_file(experiment.name, EXPERIMENT)
-    if saved and saved.split(b"\n", 1)[0] != text.encode().split(b"\n", 1)[0]:
+    if saved is None:
+        return
+    try:
+        same = parse(yaml.safe_load(saved)).digest == experiment.digest
+    except (UserError, yaml.YAMLError):
+        same = False
+    if not same:
         raise UserError(
             f"name = {experiment.name}: its run folder holds another experiment; "
             f"give this one its own name (--name), or remove {store.run_path(experiment.name)}"
         )
-    store.write_run_file(experiment.name, EXPERIMENT, text.encode())
 
 
-def check_fresh(experiment: Experiment, real: Artifact) -> None:
-    """Raise a UserError if the scenario needs more fresh real images than there are."""
-    needed = experiment.scenario.num_fresh(experiment.generations, experiment.num_candidates)
-    sizes = real.info["sizes"]
+def check_real(experiment: Experiment, real: Artifact) -> None:
+    """Raise a UserError if the real images have no labels where they are needed, or too few are fresh."""
+    if experiment.model.conditional and not real.info["num_classes"]:
+        raise UserError("model.conditional = true: needs labels, and data.source has none; set it to false")
+    needed, sizes = experiment.num_fresh, real.info["sizes"]
     if sizes["fresh"] < needed:
         split_sizes(sum(sizes.values()), sizes["train"], sizes["held_out"], needed)
+
+
+def claim_run(experiment: Experiment, store: StageStore, generations: Sequence[Generation]) -> None:
+    """Write `experiment.yaml`, and `stages.json` for garbage collection to spare these stages."""
+    values = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
+    store.write_run_file(experiment.name, EXPERIMENT, f"# digest {experiment.digest}\n{values}".encode())
+    in_use = [[stage.name, stage.key] for stages in generations for stage in stages.values()]
+    store.write_run_file(experiment.name, STAGES, json.dumps(in_use).encode())
 
 
 def keep_records(name: str, store: StageStore, records: Sequence[GenerationRecord]) -> None:

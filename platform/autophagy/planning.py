@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from autophagy.config import Experiment
 from autophagy.graph import plan_loop
@@ -11,7 +11,7 @@ from autophagy.store import StageStore
 
 
 def plan_table(experiment: Experiment, store: StageStore | None) -> Iterator[str]:
-    """Lines of text: a stage each, then totals. Expected seconds are the median of the store's own history.
+    """Lines of text: a stage each, then totals. Expected seconds come from the store's own history.
 
     Args:
         experiment: The loop.
@@ -20,20 +20,18 @@ def plan_table(experiment: Experiment, store: StageStore | None) -> Iterator[str
     yield f"{'generation':>10}  {'stage':<16} {'key':<12} {'state':<6} {'seconds':>9}"
     done = todo = unknown = 0
     expected = 0.0
-    history: dict[str, list[float]] = {}
+    history: dict[str, list[Mapping[str, Any]]] = {}
     for k, stages in enumerate(plan_loop(experiment)):
         for name, stage in stages.items():
             finished = store is not None and store.is_done(name, stage.key)
-            if finished:
-                done, seconds = done + 1, ""
-            else:
-                if name not in history:
-                    history[name] = store.seconds_history(name) if store else []
-                todo += 1
-                unknown += not history[name]
-                guess = statistics.median(history[name]) if history[name] else None
-                expected += guess or 0.0
-                seconds = "unknown" if guess is None else f"{guess:.1f}"
-            yield f"{k:>10}  {name:<16} {stage.key[:12]:<12} {'done' if finished else 'to do':<6} {seconds:>9}"
+            if name not in history:
+                history[name] = store.history(name) if store else []
+            guess = None if finished else stage.expected_seconds(history[name])
+            done, todo = done + finished, todo + (not finished)
+            unknown += not finished and guess is None
+            expected += guess or 0.0
+            seconds = "" if finished else "unknown" if guess is None else f"{guess:.1f}"
+            state = "done" if finished else "to do"
+            yield f"{k:>10}  {name:<16} {stage.key[:12]:<12} {state:<6} {seconds:>9}"
     note = f", and {unknown} of a kind this store has no history of" if unknown else ""
     yield f"{done} stages done, {todo} to do, about {expected:.0f} s{note}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from typing import Protocol
 
@@ -52,8 +51,8 @@ class ConsoleProgress:
         if store.is_done(stage.name, stage.key):
             return stage.ensure(store, wait=self._say)
         what = stage.name.replace("_", " ") + ("" if stage.generation is None else f" of generation {stage.generation}")
-        past = store.seconds_history(stage.name)
-        about = f" of about {statistics.median(past):.0f}" if past else ""
+        expected = stage.expected_seconds(store.history(stage.name))
+        about = "" if expected is None else f" of about {expected:.0f}"
         start = time.monotonic()
 
         def line() -> Spinner:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from autophagy.config import Generation, Model
 from autophagy.data import tensor_column
@@ -30,10 +30,13 @@ from autophagy.records import (
 )
 from autophagy.stages import Job, once, stream
 
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
+
 
 @torch.no_grad()
 def sample_images(
-    denoiser: nn.Module, model: Model, generation: Generation, labels: np.ndarray, seeds: list[int]
+    denoiser: UNet2DModel, model: Model, generation: Generation, labels: np.ndarray, seeds: list[int]
 ) -> Tensor:
     """Images uint8 [B, H, W, C] by DDIM (2010.02502) or ancestral DDPM (2006.11239) sampling.
 
@@ -53,13 +56,14 @@ def sample_images(
     draws = [torch.Generator().manual_seed(seed_for(seed, "ancestral-noise")) for seed in seeds]
     null = null_condition(denoiser)
     condition = None if null is None else torch.from_numpy(labels).to(device)
+    free_condition = None if null is None else torch.full((len(x),), null, device=device)
     extra = {} if generation.sampler == "ddim" else {"generator": draws}
     with autocast(generation.precision, device):
         for t in scheduler.timesteps:
             steps = t.expand(len(x)).to(device)
             noise = denoiser(x, steps, condition).sample
             if generation.guidance_scale is not None:
-                free = denoiser(x, steps, torch.full_like(condition, null)).sample
+                free = denoiser(x, steps, free_condition).sample
                 noise = free + generation.guidance_scale * (noise - free)
             x = scheduler.step(noise.float(), t, x, **extra).prev_sample
     return to_uint8(x)

@@ -117,19 +117,11 @@ def fingerprint(source: str) -> str:
 
 
 def absolute(source: str) -> str:
-    """The source with a relative local path made absolute: other processes may run in another folder.
-
-    Raises:
-        UserError: The source is unknown.
-    """
-    with naming(source):
-        kind, place = _parse(source)
-    if source in _FORMS or "://" in place:
+    """A known source with its local path made absolute: other processes may run in another folder."""
+    kind, place = _parse(source)
+    if source in _FORMS or "://" in place or (kind == "hf" and not _is_local(place.partition(":")[0])):
         return source
-    if kind == "hf":
-        name, _, split = place.partition(":")
-        return f"hf:{_absolute_path(name)}:{split or 'train'}" if _is_local(name) else source
-    return f"{kind}:{_absolute_path(place)}"
+    return f"{kind}:{os.path.abspath(os.path.expanduser(place))}"
 
 
 @contextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
+import statistics
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -44,7 +46,7 @@ class Stage:
     generation: int | None = None  # for people; None: before the loop
     remote: bool = True  # the builder runs in a Ray worker; False: it starts Ray work itself
     count: int | None = None  # images, for a stage whose smaller results a larger one extends
-    expected_seconds: float | None = None
+    work: float | None = None  # how much there is to do, in a unit of the stage's own; None: not known beforehand
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -69,9 +71,24 @@ class Stage:
             inputs = {role: stage.ensure(store, wait=wait) for role, stage in self.inputs.items()}
             start_ray()
             job = Job(self.config, self.runtime, inputs, attempt, store, self.key, self.count)
+            attempt.info["work"] = self.work
             attempt.info.update((run_in_worker(self.build, job) if self.remote else self.build(job)) or {})
 
         return store.build(self.name, self.key, self.spec, builder, wait)
+
+    def expected_seconds(self, history: Iterable[Mapping[str, Any]]) -> float | None:
+        """What building takes, scaled from those of the finished stages that are most alike; None: unknown.
+
+        Args:
+            history: manifests of finished stages of this kind, as `StageStore.history` gives them.
+        """
+        past = [(m["seconds"], m["info"].get("work")) for m in history]
+        if self.work is None:
+            alike = [seconds for seconds, work in past if work is None]
+        else:
+            rates = [(abs(math.log(work / self.work)), seconds * self.work / work) for seconds, work in past if work]
+            alike = [seconds for distance, seconds in rates if distance == min(rates)[0]]
+        return statistics.median(alike) if alike else None
 
 
 def start_ray() -> None:

@@ -197,11 +197,11 @@ class StageStore:
         """Keys of the finished stages of this kind that start with `prefix`, sorted."""
         return [key for key, _ in self._finished(stage, prefix)]
 
-    def seconds_history(self, stage: str) -> list[float]:
-        """Wall seconds of the latest finished stages of this kind, newest first, at most 20."""
+    def history(self, stage: str) -> list[Mapping[str, Any]]:
+        """Manifests of the latest finished stages of this kind, newest first, at most 20."""
         newest = sorted(self._finished(stage), key=lambda found: found[1].mtime, reverse=True)[:_HISTORY]
         manifests = [read_manifest(self.storage, stage, key) for key, _ in newest]
-        return [manifest["seconds"] for manifest in manifests if manifest]
+        return [manifest for manifest in manifests if manifest]
 
     def ls(self) -> list[StageInfo]:
         """All finished stages, by kind and key."""

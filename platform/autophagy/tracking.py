@@ -196,21 +196,26 @@ def make_tracker(uri: str | None) -> Tracker:
     """The tracker for a tracking URI: MLflow, or none for None.
 
     Raises:
-        UserError: the URI is neither a tracking server nor a database, or its SQLite folder cannot be made.
+        UserError: as `check_tracking_uri`, or the folder of a SQLite URI cannot be made.
     """
     if uri is None:
         return NullTracker()
-    if not re.match(r"(https?|sqlite|postgresql|mysql|mssql|databricks)(\+\w+)?://", uri):
-        raise UserError(
-            f"tracking_uri: {uri!r} is neither a tracking server nor a database; "
-            "give http://HOST:PORT or sqlite:////ABSOLUTE/PATH/mlflow.db"
-        )
+    check_tracking_uri(uri)
     if uri.startswith(_SQLITE):
         try:
             Path(uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"tracking_uri: {uri!r}: {error}; give a path that you can write") from error
     return MLflowTracker(uri)
+
+
+def check_tracking_uri(uri: str) -> None:
+    """Raise a UserError if the URI is neither a tracking server nor a database; nothing is contacted."""
+    if not re.match(r"(https?|sqlite|postgresql|mysql|mssql|databricks)(\+\w+)?://", uri):
+        raise UserError(
+            f"tracking_uri: {uri!r} is neither a tracking server nor a database; "
+            "give http://HOST:PORT or sqlite:////ABSOLUTE/PATH/mlflow.db"
+        )
 
 
 def _find_run(client: MlflowClient, experiment_id: str, info: RunInfo) -> Run | None:

@@ -93,7 +93,7 @@ def test_stage_is_built_once_and_read_back(store):
     assert again.read_bytes("weights.bin") == b"0123456789"
     assert pickle.loads(pickle.dumps(again)).read_json("sub/notes.json.gz") == {"loss": 0.5}
     assert store.siblings("train", "k") == ["k1"]
-    assert store.seconds_history("train") == [built.manifest["seconds"]]
+    assert [m["seconds"] for m in store.history("train")] == [built.manifest["seconds"]]
     assert [(info.key, info.size, info.files) for info in store.ls()] == [("k1", 23, 2)]
     assert files_below(store, "leases") == files_below(store, "scratch") == files_below(store, "tmp") == []
 

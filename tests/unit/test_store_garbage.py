@@ -113,10 +113,10 @@ class TestLookingAround:
     def test_history_is_newest_first_and_at_most_twenty(self, store):
         for i in range(22):
             store.build("train", f"k{i}", {}, (lambda a: time.sleep(0.05)) if i == 20 else write)
-        seconds = store.seconds_history("train")
+        seconds = [manifest["seconds"] for manifest in store.history("train")]
         assert len(seconds) == 20
         assert max(seconds) == seconds[1] >= 0.05
-        assert store.seconds_history("generate") == []
+        assert store.history("generate") == []
 
     def test_ls_tells_size_and_count(self, store):
         store.build("train", "k1", {}, write)

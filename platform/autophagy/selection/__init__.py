@@ -23,7 +23,7 @@ AnySelector = Annotated[
 ]
 SELECTORS: tuple[type[Selector], ...] = get_args(get_args(AnySelector)[0])
 
-__all__ = ["SELECTORS", "AnySelector", "Candidates", "ConfidenceSelector", "Selector", "make_selector"]
+__all__ = ["SELECTORS", "AnySelector", "Candidates", "ConfidenceSelector", "Random", "Selector", "make_selector"]
 
 
 def make_selector(config: Mapping[str, Any]) -> Selector:

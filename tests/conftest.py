@@ -1,0 +1,87 @@
+"""What the tests share: one local Ray for a whole session, and loops small enough to run in seconds."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Before torch is loaded: tiny tensors gain nothing from threads, and spinning ones starve the other processes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "generations": 2,
+    "budget": 64,
+    "data": {"source": "digits", "image_size": 8, "num_real": 200, "num_held_out": 100},
+    "model": {"block_out_channels": [8, 16]},
+    # 33 divides neither the budget nor the real set, and is not halved evenly between two workers.
+    "training": {
+        "initial_epochs": 2,
+        "epochs": 1,
+        "global_batch_size": 33,
+        "precision": "float32",
+        "num_workers": 0,
+    },
+    "generation": {"num_inference_steps": 3, "shard_size": 32, "precision": "float32", "num_actors": 0},
+    "scenario": {"kind": "accumulate_subsample"},
+    "selection": {"strategy": "random"},
+    "metrics": {"num_samples": 64},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_values() -> dict[str, Any]:
+    """The plain values of `tiny`, as a YAML file would hold them."""
+    return copy.deepcopy(TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_values) -> Callable[..., Any]:
+    """A loop of seconds, with settings such as `generations=1` applied."""
+    from autophagy.config import override, parse
+
+    return lambda *settings: parse(override(tiny_values, settings))
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One Ray on this machine for the whole session. Four logical CPUs, so that two training workers fit anywhere."""
+    import ray
+
+    ray.init(num_cpus=4, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def finished_store(local_ray, tiny, tmp_path_factory) -> Path:
+    """A store in which `tiny()` has run to its end. Not to be changed: take `store`."""
+    from autophagy.loop import run_loop
+    from autophagy.store import StageStore
+
+    path = tmp_path_factory.mktemp("finished") / "store"
+    run_loop(tiny(), StageStore(path))
+    return path
+
+
+@pytest.fixture
+def store(finished_store, tmp_path) -> Any:
+    """A copy of the finished store, to be changed."""
+    from autophagy.store import StageStore
+
+    return StageStore(shutil.copytree(finished_store, tmp_path / "store"))
+
+
+@pytest.fixture
+def empty_store(local_ray, tmp_path) -> Any:
+    """A fresh store."""
+    from autophagy.store import StageStore
+
+    return StageStore(tmp_path / "empty")

@@ -1,0 +1,178 @@
+"""Training for real: killed and resumed, alone or on Ray Train workers, always the same weights."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from autophagy.config import Model, Training
+from autophagy.denoiser import WEIGHTS_FILE, build_denoiser
+from autophagy.graph import plan_loop
+from autophagy.store import Artifact, StageStore
+from autophagy.training import Checkpointing, Learner, train_steps
+
+MODEL = Model(block_out_channels=(8, 16))
+TRAINING = Training(global_batch_size=33, precision="float32", checkpoint_every=4)
+NUM_STEPS = 19  # neither a multiple of checkpoint_every nor of the steps in an epoch
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def run_steps(checkpointing: Checkpointing, weights_seed: int = 0) -> bytes:
+    """All the state there is after training on 50 random images, losses included."""
+    draw = torch.Generator().manual_seed(7)
+    images = torch.randint(256, (50, 8, 8, 1), generator=draw, dtype=torch.uint8)
+    torch.manual_seed(weights_seed)
+    learner = Learner(build_denoiser(MODEL, 8, 1, 10), TRAINING)
+    losses = train_steps(
+        learner,
+        learner.model,
+        images,
+        torch.arange(50) % 10,
+        model=MODEL,
+        training=TRAINING,
+        num_steps=NUM_STEPS,
+        seed=3,
+        device=torch.device("cpu"),
+        checkpointing=checkpointing,
+    )
+    assert len(losses) == NUM_STEPS
+    assert learner.step == NUM_STEPS
+    return learner.state(losses)
+
+
+def test_resumed_in_the_middle_training_ends_with_the_same_bits():
+    states: list[tuple[int, bytes]] = []
+
+    def save_and_die_after_two(state: bytes, step: int) -> None:
+        states.append((step, state))
+        if len(states) == 2:
+            raise KilledError
+
+    undisturbed = run_steps(Checkpointing(lambda: None, lambda state, step: None))
+    with pytest.raises(KilledError):
+        run_steps(Checkpointing(lambda: None, save_and_die_after_two))
+    # Other initial weights: everything must come from the state.
+    resumed = run_steps(Checkpointing(lambda: states[1][1], save_and_die_after_two), weights_seed=1)
+    assert [step for step, _ in states] == [4, 8, 12, 16]
+    assert resumed == undisturbed
+
+
+@pytest.mark.parametrize("part", ["optimizer.", "average.", "model.", "step"])
+def test_every_part_of_the_state_matters(part):
+    """The test above would see it if one of these were not restored."""
+    from safetensors.torch import load, save
+
+    states: list[bytes] = []
+    undisturbed = run_steps(Checkpointing(lambda: None, lambda state, step: states.append(state)))
+    damaged = {n: t * 0 if n.startswith(part) else t for n, t in load(states[1]).items()}
+    try:
+        assert run_steps(Checkpointing(lambda: save(damaged), lambda state, step: None)) != undisturbed
+    except AssertionError:
+        assert part == "step"  # counts too many losses
+
+
+# On Ray Train
+
+
+LONG = ("training.initial_epochs=50",)  # 350 steps: seconds, long enough to be killed in
+
+
+def fit(experiment, store: StageStore) -> Artifact:
+    """The model of generation 0."""
+    return plan_loop(experiment)[0]["train"].ensure(store)
+
+
+def losses_of(artifact: Artifact) -> np.ndarray:
+    return artifact.read_table("losses.parquet")["loss"].to_numpy()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(local_ray, tiny, tmp_path_factory) -> Callable[[int], Artifact]:
+    """The model that 0, 1 or 2 workers train when nothing happens to them, trained once."""
+
+    @cache
+    def fit_once(num_workers: int) -> Artifact:
+        store = StageStore(tmp_path_factory.mktemp(f"workers-{num_workers}"))
+        return fit(tiny(*LONG, f"training.num_workers={num_workers}"), store)
+
+    return fit_once
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_any_number_of_workers_computes_the_same_losses(undisturbed, num_workers):
+    """33 images a step: two workers take 16 and 17, and the mean must still be that over the 33."""
+    alone, together = losses_of(undisturbed(0)), losses_of(undisturbed(num_workers))
+    assert len(together) == len(alone) == 350
+    assert np.ptp(alone) > 0.1
+    np.testing.assert_allclose(together[:50], alone[:50], rtol=1e-4)
+    np.testing.assert_allclose(together, alone, rtol=1e-2)  # rounding differs, and grows over the steps
+
+
+class Watcher(threading.Thread):
+    """Kills one training worker as soon as there is a checkpoint, and notes which checkpoints come after that."""
+
+    def __init__(self, store: StageStore) -> None:
+        super().__init__(daemon=True)
+        self.scratch = Path(store.root, "scratch", "train")
+        self.killed_at: set[str] = set()
+        self.after: set[str] = set()
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        while not self.stop.wait(0.01):
+            steps = {path.name for path in self.scratch.glob("*/*/step-*")}
+            if self.killed_at:
+                self.after |= steps - self.killed_at
+            elif steps and (workers := training_workers()):
+                self.killed_at = steps
+                workers[-1].kill()
+
+
+def training_workers() -> list[psutil.Process]:
+    """The Ray Train workers of this session's Ray, and of no other."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "TrainWorker" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def fit_with_a_kill(experiment, store: StageStore) -> Artifact:
+    """The model of generation 0 although a worker is killed; it must have gone on from its last checkpoint."""
+    watcher = Watcher(store)
+    watcher.start()
+    try:
+        artifact = fit(experiment, store)
+    finally:
+        watcher.stop.set()
+        watcher.join()
+    assert watcher.killed_at, "no worker was found to kill"
+    assert watcher.after, "no checkpoint was written after the kill: it came too late"
+    assert min(watcher.after) > max(watcher.killed_at), "training began anew"
+    return artifact
+
+
+@pytest.mark.parametrize("num_workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_killed_worker_changes_nothing(undisturbed, tiny, empty_store, num_workers):
+    settings = (*LONG, f"training.num_workers={num_workers}", "training.checkpoint_every=25")
+    started = time.monotonic()
+    killed = fit_with_a_kill(tiny(*settings), empty_store)
+    calm = undisturbed(num_workers)
+    assert killed.key == calm.key
+    assert killed.read_bytes(WEIGHTS_FILE) == calm.read_bytes(WEIGHTS_FILE)
+    assert losses_of(killed).tolist() == losses_of(calm).tolist()
+    assert time.monotonic() - started < 120
