@@ -39,7 +39,7 @@ def build_denoiser(model: Model, image_size: int, channels: int, num_classes: in
         down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attend),
         up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attend)),
         add_attention=model.attention,
-        attention_head_dim=8,
+        attention_head_dim=min(8, model.block_out_channels[-1]),
         norm_num_groups=math.gcd(*model.block_out_channels, 8),
         num_class_embeds=num_classes + 1 if model.conditional else None,
     )

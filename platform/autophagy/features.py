@@ -83,6 +83,8 @@ def check_available(kind: str) -> None:
 def fit_feature_network(job: Job) -> dict[str, Any]:
     """Builder of the `feature_network` stage. Input: `real`. Trains `classifier`; the other networks are ready made."""
     info = job.inputs["real"].info
+    if job.config["kind"] in EXTRAS:
+        _ready_made(job.config["kind"], device_of(job))  # what cannot be loaded is one line here, a traceback later
     if job.config["kind"] != "classifier":
         return {}
     if not info["num_classes"]:
@@ -130,6 +132,10 @@ def feature_function(
         return lambda images: body(to_unit(images))
     if kind == "pixels":
         return lambda images: images.flatten(1).float()
+    return _ready_made(kind, device)
+
+
+def _ready_made(kind: str, device: torch.device) -> Callable[[Tensor], Tensor]:
     check_available(kind)
     try:
         return _inception(device) if kind == "inception" else _dinov2(device)

@@ -19,7 +19,6 @@ from autophagy.loop import read_records, run_loop
 from autophagy.records import CONFIDENCE, SAMPLE_ID, GenerationRecord, UserError, origin_generation
 from autophagy.scenarios import SCENARIOS
 from autophagy.selection import SELECTORS
-from autophagy.stages import Job, stream
 from autophagy.store import StageStore
 
 NUM_REAL, BUDGET = 200, 64  # of `tiny`
@@ -42,9 +41,8 @@ def new_stages(store: StageStore, before: set[tuple[str, str]]) -> dict[str, int
 
 
 def test_a_fresh_store_gives_the_same_numbers_to_the_last_digit(tiny, store, empty_store):
-    """Computed by actors here and by tasks there: how it is computed must not matter either."""
     first = read_records("tiny", store)
-    again = run_loop(tiny("generation.num_actors=1"), empty_store)
+    again = run_loop(tiny(), empty_store)
     assert len(first) == 3
     assert metrics_of(again) == metrics_of(first)
     assert [record.stages for record in again] == [record.stages for record in first]
@@ -241,21 +239,3 @@ def test_images_without_labels_are_one_line(local_ray, folder, tmp_path, tiny_va
     # Neither a condition nor a classifier: that works.
     settings = ("model.conditional=false", "metrics.feature_network=pixels", "name=unlabelled")
     assert run_on(folder, tmp_path, tiny_values, *settings) == 0
-
-
-class Refuse:
-    """A step of a stream that finds something wrong."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        raise UserError("metrics.feature_network = inception: no weights; use classifier")
-
-
-@pytest.mark.parametrize("num_actors", [0, 1])
-def test_an_error_of_the_user_in_a_stream_stays_one(empty_store, num_actors):
-    job = Job({}, {"num_actors": num_actors, "use_gpu": False}, {}, None, empty_store, "key")
-    with pytest.raises(UserError) as raised:
-        list(stream(job, [{"start": 0}], Refuse))
-    assert str(raised.value) == "metrics.feature_network = inception: no weights; use classifier"

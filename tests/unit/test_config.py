@@ -73,7 +73,7 @@ class TestParse:
 
     def test_an_experiment_is_frozen(self):
         with pytest.raises(ValueError, match="frozen"):
-            LSF.budget = 3  # type: ignore[misc]
+            LSF.budget = 3
 
     @pytest.mark.parametrize(("budget", "keep_ratio", "candidates"), [(500, 0.5, 1000), (21, 0.7, 30), (10, 0.3, 34)])
     def test_candidates_are_the_budget_over_the_keep_ratio_rounded_up(self, budget, keep_ratio, candidates):

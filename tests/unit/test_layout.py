@@ -93,6 +93,13 @@ def test_a_module_imports_only_from_its_left(path):
         assert RANK[name] < RANK[module_of(path)], f"{path.name} must not import {name}"
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_what_takes_seconds_to_import_is_imported_where_it_is_used(path):
+    at_the_top = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.Import | ast.ImportFrom)]
+    roots = {name.split(".")[0] for node in at_the_top for name in imports(ast.unparse(node))}
+    assert not roots & {"ray", "diffusers", "mlflow", "matplotlib", "sklearn", "scipy"}
+
+
 def test_only_stages_and_training_know_ray():
     assert {module_of(path) for path in FILES if "ray" in roots_imported(path)} == IMPORT_RAY
 
