@@ -51,12 +51,15 @@ def compare(arguments: argparse.Namespace) -> None:
         recipe.__name__: [seeded(recipe(), seed, arguments) for seed in arguments.seeds]
         for recipe in COMPARISONS[arguments.comparison]
     }
-    from autophagy.loop import CURVES, run_loop
+    from autophagy.loop import CURVES, checked_plan, run_loop
     from autophagy.pictures import collapse_curves
     from autophagy.progress import ConsoleProgress
     from autophagy.store import StageStore
     from autophagy.tracking import make_tracker
 
+    for experiments in loops.values():
+        for experiment in experiments:
+            checked_plan(experiment)
     store = StageStore(arguments.store)
     tracking = tracking_of(store, arguments.tracking_uri)
     curves: Curves = {label: [] for label in loops}

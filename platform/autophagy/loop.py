@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
+import torch
 import yaml
 
 from autophagy.config import Experiment, flatten, parse
@@ -56,14 +58,17 @@ def run_loop(
     tracker.start(run_info(experiment, real))
 
     records: list[GenerationRecord] = []
-    for k, stages in enumerate(generations):
-        artifacts = {name: progress.follow(stage, store) for name, stage in stages.items()}
-        records.append(record(k, artifacts))
-        keep_records(experiment.name, store, records)
-        tracker.log(records)
-        progress.generation(records[-1])
-
-    pictures = draw(experiment, store, generations, records)
+    try:
+        for k, stages in enumerate(generations):
+            artifacts = {name: progress.follow(stage, store) for name, stage in stages.items()}
+            records.append(record(k, artifacts))
+            keep_records(experiment.name, store, records)
+            tracker.log(records)
+            progress.generation(records[-1])
+        pictures = draw(experiment, store, generations, records)
+    except BaseException:
+        tracker.finish(records, (), complete=False)
+        raise
     with tempfile.TemporaryDirectory() as folder:
         for name, png in pictures.items():
             Path(folder, name).write_bytes(png)
@@ -91,9 +96,26 @@ def record(generation: int, artifacts: Mapping[str, Artifact]) -> GenerationReco
 
 
 def checked_plan(experiment: Experiment) -> list[Generation]:
-    """The stages of a loop by generation; a UserError if its data or a package is missing. Needs no store."""
+    """The stages of a loop by generation; a UserError if its data, a package or a device is missing. Needs no store."""
     check_available(experiment.metrics.feature_network)
+    if "RAY_ADDRESS" not in os.environ:
+        check_machine(experiment)
     return plan_loop(experiment)
+
+
+def check_machine(experiment: Experiment) -> None:
+    """Raise a UserError for what this machine alone does not have: Ray would wait for it for ever."""
+    remedy = "or set RAY_ADDRESS to a cluster that has"
+    for section in ("training", "generation"):
+        if getattr(experiment, section).use_gpu and not torch.cuda.is_available():
+            raise UserError(f"{section}.use_gpu = true: there is no CUDA device here; set it to false, {remedy} one")
+    cpus = os.cpu_count() or 1
+    for field, count in (
+        ("training.num_workers", experiment.training.num_workers),
+        ("generation.num_actors", experiment.generation.num_actors),
+    ):
+        if count > cpus:
+            raise UserError(f"{field} = {count}: there are {cpus} CPUs here; use at most that many, {remedy} more")
 
 
 def check_run(experiment: Experiment, store: StageStore) -> None:
