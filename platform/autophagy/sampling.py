@@ -161,5 +161,7 @@ def _take_over(job: Job, count: int, size: int) -> int:
     for shard in range(whole):
         for name in (image_file(shard), latent_file(shard)):
             if name in artifact.files():
+                if job.store.storage.checksum(artifact.file(name)) != artifact.manifest["files"][name]["blake2b"]:
+                    return shard  # damaged since it was made: from here on all is made anew
                 job.attempt.write_bytes(name, artifact.read_bytes(name))
     return whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -80,6 +81,19 @@ def test_a_smaller_request_takes_over_from_a_larger_one(tiny, store):
     smaller = generate(tiny("budget=70"), store)
     assert size_of(smaller) == (70, 2)
     assert rows(smaller) == rows(larger, 70)
+
+
+def test_a_damaged_shard_is_not_taken_over(tiny, store):
+    """One flipped bit in the second shard: the first is good, and from the second on all is made anew."""
+    smaller = generate(tiny(), store)
+    expected = rows(smaller, columns=EVERYTHING)
+    path = Path(smaller.file("images/shard-000001.parquet"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    larger = generate(tiny("budget=100"), store)
+    assert size_of(larger) == (100, 1)
+    assert rows(larger, 64, EVERYTHING) == expected
 
 
 def test_scores_do_not_depend_on_how_many_are_asked_for(tiny, store):

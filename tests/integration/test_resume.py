@@ -104,7 +104,7 @@ def kill_often(loop: Loop, num_kills: int, num_stages: int, seed: int) -> None:
     ("num_kills", "settings"),
     [
         pytest.param(2, (), id="two kills"),
-        pytest.param(10, ("generations=5",), id="ten kills", marks=pytest.mark.slow),
+        pytest.param(10, ("generations=5",), id="ten kills", marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
     ],
 )
 def test_killed_at_random_moments_a_loop_ends_with_the_same_numbers(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -68,7 +67,7 @@ def test_resumed_in_the_middle_training_ends_with_the_same_bits():
     assert resumed == undisturbed
 
 
-@pytest.mark.parametrize("part", ["optimizer.", "average.", "model.", "step"])
+@pytest.mark.parametrize("part", ["optimizer.", "average.", "model."])
 def test_every_part_of_the_state_matters(part):
     """The test above would see it if one of these were not restored."""
     from safetensors.torch import load, save
@@ -76,10 +75,7 @@ def test_every_part_of_the_state_matters(part):
     states: list[bytes] = []
     undisturbed = run_steps(Checkpointing(lambda: None, lambda state, step: states.append(state)))
     damaged = {n: t * 0 if n.startswith(part) else t for n, t in load(states[1]).items()}
-    try:
-        assert run_steps(Checkpointing(lambda: save(damaged), lambda state, step: None)) != undisturbed
-    except AssertionError:
-        assert part == "step"  # counts too many losses
+    assert run_steps(Checkpointing(lambda: save(damaged), lambda state, step: None)) != undisturbed
 
 
 # On Ray Train
@@ -169,10 +165,8 @@ def fit_with_a_kill(experiment, store: StageStore) -> Artifact:
 @pytest.mark.parametrize("num_workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_worker_changes_nothing(undisturbed, tiny, empty_store, num_workers):
     settings = (*LONG, f"training.num_workers={num_workers}", "training.checkpoint_every=25")
-    started = time.monotonic()
     killed = fit_with_a_kill(tiny(*settings), empty_store)
     calm = undisturbed(num_workers)
     assert killed.key == calm.key
     assert killed.read_bytes(WEIGHTS_FILE) == calm.read_bytes(WEIGHTS_FILE)
     assert losses_of(killed).tolist() == losses_of(calm).tolist()
-    assert time.monotonic() - started < 120
