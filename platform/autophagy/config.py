@@ -67,7 +67,8 @@ class Training(Section):
     epochs: Annotated[int, Field(ge=1)] = 3  # later generations, over `budget` images
     equal_steps: bool = True  # epochs count over `budget` images even where the training set is larger (accumulate)
     init: Literal["previous", "scratch", "initial"] = "previous"
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3  # of AdamW
+    fine_tune_learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None  # generations >= 1; null: the same
     global_batch_size: Annotated[int, Field(ge=1)] = 128
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999  # of the weights that generate
     condition_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1  # share of labels replaced by the null condition

@@ -114,6 +114,9 @@ class Graph:
     def _training(self, k: int) -> dict[str, Any]:
         """The training settings that matter for generation k: those of other generations do not change its key."""
         settings = self.e.training.keyed()
+        fine_tune = settings.pop("fine_tune_learning_rate")
+        if k and fine_tune is not None:
+            settings["learning_rate"] = fine_tune
         unused = ("epochs", "equal_steps", "init") if k == 0 else ("initial_epochs", "init")
         return {n: v for n, v in settings.items() if n not in unused}
 

@@ -47,7 +47,7 @@ def lsf_fashion_small() -> Experiment:
             "name": "lsf_fashion_small",
             "generations": 5,
             "budget": 1000,
-            "keep_ratio": 0.5,
+            "keep_ratio": 1.0,  # as in the paper: what there is to choose from is the growing pool
             "data": {"source": "fashion_mnist", "image_size": 16, "num_real": 10_000},
             "model": {"block_out_channels": [32, 64], "layers_per_block": 1},
             "training": {"initial_epochs": 15, "epochs": 3, "num_workers": 0},
@@ -73,7 +73,6 @@ def replace_fashion_small() -> Experiment:
         "replace_fashion_small",
         "scenario.kind=replace",
         "selection.strategy=none",
-        "keep_ratio=1.0",
     )
 
 

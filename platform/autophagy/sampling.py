@@ -71,14 +71,13 @@ def sample_images(
 
 @dataclass(frozen=True)
 class Sampler:
-    """Expands a shard row {start, count} to its images. The unit of work, of retry and of randomness."""
+    """Expands a shard row {start} to its images. The unit of work, of retry and of randomness."""
 
     job: Job
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """One shard in, `count` rows of sample_id, label and image out."""
-        job = self.job
-        start, count = int(batch["start"][0]), int(batch["count"][0])
+        """One shard in, its rows of sample_id, label and image out."""
+        job, start = self.job, int(batch["start"][0])
         denoiser = once(f"denoiser {job.key}", lambda: load_denoiser(job.inputs["model"], device_of(job)))
         generation = Generation(**job.config["generation"])
         info = job.inputs["model"].info
@@ -87,10 +86,9 @@ class Sampler:
         # Round robin: every prefix of the samples has balanced classes.
         labels = index % num_classes if model.conditional else np.full_like(index, UNLABELLED)
         seeds = [seed_for(job.config["seed"], "image", int(i)) for i in index]
-        # A last shard is drawn whole and then cut: an image must not depend on how many were asked for.
-        images = sample_images(denoiser, model, generation, labels, seeds)[:count].cpu().numpy()
-        ids = sample_ids(job.config["generation_index"], start, count)
-        return {SAMPLE_ID: ids, LABEL: labels[:count], IMAGE: images}
+        images = sample_images(denoiser, model, generation, labels, seeds).cpu().numpy()
+        ids = sample_ids(job.config["generation_index"], start, len(index))
+        return {SAMPLE_ID: ids, LABEL: labels, IMAGE: images}
 
 
 @dataclass(frozen=True)
@@ -115,9 +113,10 @@ class ScoreAndWrite:
         }
         start = int(sample_index(ids[:1])[0])
         shard = start // job.config["generation"]["shard_size"]
-        job.attempt.write_table(image_file(shard), pa.table(columns))
-        measured = max(0, job.config["num_latents"] - start)
-        if scores.latent is not None and measured:
+        # The last shard is made and scored whole, and cut here: no number may depend on how many were asked for.
+        job.attempt.write_table(image_file(shard), pa.table(columns).slice(0, int(job.count or 0) - start))
+        measured = min(int(job.count or 0), job.config["num_latents"]) - start
+        if scores.latent is not None and measured > 0:
             latent = {SAMPLE_ID: columns[SAMPLE_ID], LATENT: tensor_column(scores.latent.astype(np.float16))}
             job.attempt.write_table(latent_file(shard), pa.table(latent).slice(0, measured))
         return {"shard": np.array([shard])}
@@ -141,9 +140,7 @@ def generate(job: Job) -> dict[str, Any]:
     """
     count, size = int(job.count or 0), job.config["generation"]["shard_size"]
     taken = _take_over(job, count, size)
-    shards = [
-        {"start": start, "count": min(size, count - start)} for start in range(0, count, size) if start // size >= taken
-    ]
+    shards = [{"start": start} for start in range(taken * size, count, size)]
     done = sum(1 for _ in stream(job, shards, Sampler, ScoreAndWrite))
     if done != len(shards):
         raise RuntimeError(f"generate: {done} of {len(shards)} shards came back")

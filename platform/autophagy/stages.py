@@ -8,13 +8,21 @@ import statistics
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, TypeVar
+from functools import cached_property, reduce
+from typing import Any, Protocol, TypeVar
 
 from autophagy.records import UserError, digest
 from autophagy.store import Artifact, Attempt, StageStore
 
 T = TypeVar("T")
+
+
+class Step(Protocol):
+    """What maps one batch of a stream to another; made from the job in the process that runs it."""
+
+    def __init__(self, job: Job) -> None: ...
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -127,11 +135,15 @@ def run_in_worker(build: Builder, job: Job) -> dict[str, Any] | None:
         raise error.cause from None
 
 
-def stream(job: Job, rows: list[dict[str, Any]], *steps: type) -> Iterator[dict[str, Any]]:
-    """Rows through one Ray Data stream: each step is a class made from the job, and maps one batch to another.
+def stream(job: Job, rows: list[dict[str, Any]], *steps: type[Step]) -> Iterator[dict[str, Any]]:
+    """Rows through one Ray Data stream: each step is made from the job, and maps one batch to another.
 
-    The steps overlap, back-pressure bounds what is between them, and only what the last one returns comes here.
-    `num_actors` of the job's runtime: dedicated processes for the first step; 0 takes pooled worker processes.
+    With `num_actors` in the job's runtime, that many processes of their own do the first step and one does each of
+    the others: the steps overlap, and back-pressure bounds what is between them. With 0, every CPU takes a row
+    through all steps in a pooled worker process: those are there already when the next stream starts.
+
+    Yields:
+        What the last step returns; nothing else comes here.
     """
     import ray
     from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
@@ -142,22 +154,37 @@ def stream(job: Job, rows: list[dict[str, Any]], *steps: type) -> Iterator[dict[
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = 600  # a starved stream must end in an error, not in silence
-    actors, num_gpus = job.runtime["num_actors"], 0.5 if job.runtime["use_gpu"] else 0
+    actors, use_gpu = job.runtime["num_actors"], job.runtime["use_gpu"]
     cpus = int(ray.cluster_resources().get("CPU", 1))
     if actors > cpus:
         raise UserError(f"generation.num_actors = {actors}: the cluster has {cpus} CPUs; use at most {cpus}")
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
-    for position, step in enumerate(steps):
-        size = actors if position == 0 else 1
+    if not actors:
+        chain = Chain(tuple(step(job) for step in steps))
         dataset = dataset.map_batches(
-            step if actors else step(job),
-            fn_constructor_args=(job,) if actors else None,
-            compute=ActorPoolStrategy(size=size) if actors else TaskPoolStrategy(),
+            chain, compute=TaskPoolStrategy(), batch_size=None, num_cpus=1, num_gpus=int(use_gpu)
+        )
+    for position, step in enumerate(steps if actors else ()):
+        dataset = dataset.map_batches(
+            step,
+            fn_constructor_args=(job,),
+            compute=ActorPoolStrategy(size=1 if position else actors),
             batch_size=None,
-            num_cpus=0.9 if position == 0 else 0.1,
-            num_gpus=num_gpus,
+            num_cpus=0.1 if position else 0.9,
+            num_gpus=0.5 * use_gpu,
         )
     yield from dataset.iter_rows()
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Several steps as one."""
+
+    steps: tuple[Step, ...]
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch after all steps."""
+        return reduce(lambda rows, step: step(rows), self.steps, batch)
 
 
 _loaded: OrderedDict[str, Any] = OrderedDict()

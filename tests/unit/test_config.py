@@ -174,6 +174,7 @@ class TestDigest:
             "training.equal_steps": "false",
             "training.init": "scratch",
             "training.learning_rate": "0.002",
+            "training.fine_tune_learning_rate": "0.0005",
             "training.global_batch_size": "64",
             "training.ema_decay": "0.9",
             "training.condition_dropout": "0.2",

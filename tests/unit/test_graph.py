@@ -100,7 +100,7 @@ def test_other_data_or_another_seed_changes_every_key(setting):
         ("scenario.kind=accumulate",),
         ("scenario.kind=replace", "selection.strategy=none"),
         ("selection.strategy=anti_lsf",),
-        ("selection.per_class=true",),
+        ("selection.per_class=false",),
         ("training.epochs=4",),
         ("training.init=scratch",),
         ("training.equal_steps=false", "scenario.kind=accumulate"),
