@@ -4,10 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 STORE ?= autophagy-store
+DEMO_WORKERS ?= $(shell [ $$(nproc 2>/dev/null || echo 1) -ge 2 ] && echo 2 || echo 1)
 
 .PHONY: demo test test-all check ui fashion clean
 
+# Generation 0 takes two Ray Train workers; the short fine-tunings after it would spend their time on starting some.
 demo: $(READY)  ## three loops on 8x8 digits, compared in one picture
+	$(BIN)/autophagy run lsf_digits --name generation_0 --store $(STORE) \
+		--set generations=0 --set training.num_workers=$(DEMO_WORKERS)
 	$(BIN)/python jobs/compare_loops.py demo --store $(STORE)
 
 test: $(READY)  ## the default tests: CPU, no network, minutes

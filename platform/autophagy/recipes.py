@@ -21,7 +21,7 @@ def lsf_digits() -> Experiment:
             "keep_ratio": 0.5,
             "data": {"source": "digits", "image_size": 8},
             "model": {"block_out_channels": [32, 64]},
-            "training": {"initial_epochs": 60, "epochs": 3},
+            "training": {"initial_epochs": 60, "epochs": 3, "num_workers": 0},
             "generation": {"num_inference_steps": 25, "num_actors": 0},
             "scenario": {"kind": "accumulate_subsample"},
             "selection": {"strategy": "lsf", "per_class": True},  # see lsf_fashion_small
