@@ -136,7 +136,7 @@ class Watcher(threading.Thread):
 
 
 def training_workers() -> list[psutil.Process]:
-    """The Ray Train workers of this session's Ray, and of no other."""
+    """The Ray Train workers of the Ray that these tests started, and of no other."""
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
