@@ -251,38 +251,34 @@ def score_real(job: Job) -> None:
         pass
 
 
+class Encoder:
+    """The denoiser of generation 0 as what a probe is fitted on: images to pooled latents at a timestep."""
+
+    def __init__(self, artifact: Artifact, pool: str, seed: int, device: torch.device) -> None:
+        self.denoiser = load_denoiser(artifact, device)
+        self.model = Model(**artifact.info["model"])
+        self.schedule = noise_schedule(self.model)
+        self.pool, self.seed, self.device = pool, seed, device
+
+    def encode(self, images: np.ndarray, sample_id: np.ndarray, timestep: int) -> np.ndarray:
+        """Latents float32 [n, L] of uint8 images [n, H, W, C]."""
+        parts = []
+        for start in range(0, len(images), ENCODE_BATCH):
+            part = slice(start, start + ENCODE_BATCH)
+            x = torch.from_numpy(images[part]).to(self.device)
+            hidden = latents(self.denoiser, self.schedule, x, sample_id[part], timestep, pool=self.pool, seed=self.seed)
+            parts.append(hidden.cpu().numpy())
+        return np.concatenate(parts)
+
+
 def fit_probe(job: Job) -> dict[str, Any]:
     """Builder of the `probe` stage (LSF). Inputs: `real`, and `encoder`, the denoiser of generation 0.
 
-    A fifth of R chooses the timestep, then the L2 strength, by held-out accuracy; the probe is then fitted on all of R.
+    Timestep and L2 strength are compared on at most PROBE_COMPARISON images of R, by accuracy on a fifth of them; the
+    probe is then fitted on all of R.
     """
     config, seed = ProbeConfig(**job.config["probe"]), job.config["seed"]
-    device = device_of(job)
-    encoder = load_denoiser(job.inputs["encoder"], device)
-    model = Model(**job.inputs["encoder"].info["model"])
-    schedule = noise_schedule(model)
-    noise_seed = seed_for(seed, "probe-noise")
-
-    def encode(images: np.ndarray, ids: np.ndarray, timestep: int) -> np.ndarray:
-        rows = range(0, len(images), ENCODE_BATCH)
-        batches = (torch.from_numpy(images[r : r + ENCODE_BATCH]).to(device) for r in rows)
-        return np.concatenate(
-            [
-                latents(
-                    encoder,
-                    schedule,
-                    x,
-                    ids[r : r + ENCODE_BATCH],
-                    timestep,
-                    pool=config.pool,
-                    seed=noise_seed,
-                )
-                .cpu()
-                .numpy()
-                for r, x in zip(rows, batches, strict=True)
-            ]
-        )
-
+    encoder = Encoder(job.inputs["encoder"], config.pool, seed_for(seed, "probe-noise"), device_of(job))
     images, label, ids = _real(job.inputs["real"], "train")
     held_out, held_out_label, held_out_ids = _real(job.inputs["real"], "held_out")
     rng = rng_for(seed, "probe")
@@ -291,10 +287,10 @@ def fit_probe(job: Job) -> dict[str, Any]:
     fit, validation = np.split(rows, [len(rows) * 4 // 5])
 
     def split_at(timestep: int) -> Split:
-        h = encode(images[rows], ids[rows], timestep)
+        h = encoder.encode(images[rows], ids[rows], timestep)
         return Split(h[: len(fit)], told[fit], h[len(fit) :], told[validation])
 
-    grid = sorted({t * model.num_train_timesteps // 1000 for t in TIMESTEPS})
+    grid = sorted({t * encoder.model.num_train_timesteps // 1000 for t in TIMESTEPS})
     compared: dict[int, float] = {}
     if not config.timesteps:
         compared = {t: fit_linear(split_at(t), t, FIXED_PENALTY)[1] for t in grid}
@@ -304,12 +300,12 @@ def fit_probe(job: Job) -> dict[str, Any]:
     train_latents, held_out_latents, penalties = [], [], []
     for t in chosen:
         penalty = fit_best_penalty(split_at(t), t)[2]
-        train_latents.append(encode(images, ids, t))
-        held_out_latents.append(encode(held_out, held_out_ids, t))
+        train_latents.append(encoder.encode(images, ids, t))
+        held_out_latents.append(encoder.encode(held_out, held_out_ids, t))
         whole = Split(train_latents[-1], told, held_out_latents[-1], held_out_label)
         parts.append(fit_linear(whole, t, penalty)[0])
         penalties.append(penalty)
-    probe = Probe(tuple(parts), config.pool, noise_seed)
+    probe = Probe(tuple(parts), config.pool, encoder.seed)
     data, info = probe.to_bytes()
     job.attempt.write_bytes(PROBE_FILE, data)
     right = probe.probabilities(held_out_latents).argmax(1) == held_out_label

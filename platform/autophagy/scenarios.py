@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,8 +32,6 @@ class Scenario(BaseModel, ABC):
     """Says what the candidates of a generation are. Its fields are its configuration; `kind` names it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-    uses_real: ClassVar[bool]  # whether C_k may contain images of R (fresh images are not in R)
 
     kind: str
 
@@ -68,7 +66,6 @@ class Replace(Scenario):
     """C_k = S_{k-1}: the fully synthetic loop."""
 
     kind: Literal["replace"] = "replace"
-    uses_real: ClassVar[bool] = False
 
     def _parts(self, pool: Pool, rng: np.random.Generator) -> list[np.ndarray]:
         return [pool.synthetic[-1]]
@@ -78,7 +75,6 @@ class Augment(Scenario):
     """C_k = R + S_{k-1}."""
 
     kind: Literal["augment"] = "augment"
-    uses_real: ClassVar[bool] = True
 
     def _parts(self, pool: Pool, rng: np.random.Generator) -> list[np.ndarray]:
         return [pool.real, pool.synthetic[-1]]
@@ -98,7 +94,6 @@ class FreshMix(_Mix):
     """C_k = real images never used before, and the first of S_{k-1}, C in all."""
 
     kind: Literal["fresh_mix"] = "fresh_mix"
-    uses_real: ClassVar[bool] = False
 
     def _parts(self, pool: Pool, rng: np.random.Generator) -> list[np.ndarray]:
         synthetic = pool.synthetic[-1]
@@ -116,7 +111,6 @@ class ConstantMix(_Mix):
     """C_k = images drawn from R (all of R if the share is larger), and the first of S_{k-1}, C in all."""
 
     kind: Literal["constant_mix"] = "constant_mix"
-    uses_real: ClassVar[bool] = True
 
     def _parts(self, pool: Pool, rng: np.random.Generator) -> list[np.ndarray]:
         synthetic = pool.synthetic[-1]
@@ -129,7 +123,6 @@ class AccumulateSubsample(Scenario):
     """C_k = R + S_0 + ... + S_{k-1}, of which the budget is kept."""
 
     kind: Literal["accumulate_subsample"] = "accumulate_subsample"
-    uses_real: ClassVar[bool] = True
 
     def _parts(self, pool: Pool, rng: np.random.Generator) -> list[np.ndarray]:
         return [pool.real, *pool.synthetic]
@@ -142,7 +135,6 @@ class Accumulate(Scenario):
     """C_k = R + S_0 + ... + S_{k-1}, trained on whole: the cost of a generation grows with k."""
 
     kind: Literal["accumulate"] = "accumulate"
-    uses_real: ClassVar[bool] = True
 
     def _parts(self, pool: Pool, rng: np.random.Generator) -> list[np.ndarray]:
         return [pool.real, *pool.synthetic]

@@ -107,21 +107,6 @@ def start_ray() -> None:
         ray.init(log_to_driver=False, logging_level="ERROR")
 
 
-def upstream(stages: list[Stage]) -> Iterator[Stage]:
-    """Every distinct stage that `stages` depend on, themselves included, inputs first."""
-    seen: set[tuple[str, str]] = set()
-
-    def visit(stage: Stage) -> Iterator[Stage]:
-        if (stage.name, stage.key) not in seen:
-            seen.add((stage.name, stage.key))
-            for parent in stage.inputs.values():
-                yield from visit(parent)
-            yield stage
-
-    for stage in stages:
-        yield from visit(stage)
-
-
 def run_in_worker(build: Builder, job: Job) -> dict[str, Any] | None:
     """Run a builder in a pooled Ray worker process, so that images stay out of the loop's own."""
     import ray

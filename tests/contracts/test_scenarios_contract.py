@@ -49,12 +49,12 @@ def test_candidates_come_from_the_pool_sorted_and_once(config, generation):
 
 @every_scenario
 @pytest.mark.parametrize("generation", range(1, GENERATIONS + 1))
-def test_origins_and_uses_real_agree_with_the_candidates(config, generation):
+def test_origins_and_real_images_agree_with_the_candidates(config, generation):
     scenario = make_scenario(config)
     ids, pool = candidates_of(config, generation)
     origin = origin_generation(ids)
     assert tuple(np.unique(origin[origin != REAL])) == scenario.origins(generation)
-    assert np.isin(pool.real, ids).any() == scenario.uses_real
+    assert np.isin(pool.real, ids).any() == (scenario.kind not in {"replace", "fresh_mix"})
     assert np.isin(pool.fresh, ids).any() == (scenario.num_fresh(generation, C) > 0)
 
 

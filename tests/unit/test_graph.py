@@ -14,7 +14,6 @@ from autophagy.config import Experiment
 from autophagy.graph import plan_loop
 from autophagy.recipes import load_recipe, variant
 from autophagy.sources import absolute
-from autophagy.stages import upstream
 
 BASE = variant(load_recipe("lsf_digits"), "base", "generations=2")
 SHARED = ["real", "feature_network", "train", "probe", "score"]
@@ -176,17 +175,6 @@ def test_samples_that_a_scenario_cannot_choose_are_no_input():
 
     assert sources("replace") == sources("augment") == ["samples/1"]
     assert sources("accumulate") == sources("accumulate_subsample") == ["samples/0", "samples/1"]
-
-
-def test_upstream_lists_every_stage_once_inputs_first():
-    plan = plan_loop(BASE)
-    ordered = list(upstream([plan[-1]["evaluate"]]))
-    place = {stage.key: i for i, stage in enumerate(ordered)}
-    assert len(place) == len(ordered)
-    assert ordered[-1] is plan[-1]["evaluate"]
-    assert all(place[parent.key] < place[stage.key] for stage in ordered for parent in stage.inputs.values())
-    evaluated = {(k, "evaluate") for k in (0, 1)}  # nobody needs the metrics of another generation
-    assert set(place) == {key for stage, key in keys().items() if stage not in evaluated}
 
 
 def test_real_images_are_named_by_their_content_and_found_where_they_lie(tmp_path, monkeypatch):

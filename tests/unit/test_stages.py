@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from autophagy import stages
-from autophagy.stages import Job, Stage, once, upstream
+from autophagy.stages import Job, Stage, once
 from autophagy.store import StageStore
 
 
@@ -120,13 +120,6 @@ class TestExpectedSeconds:
         (manifest,) = store.history("train")
         assert manifest["info"]["work"] == 50
         assert stage(work=100).expected_seconds([manifest]) == pytest.approx(2 * manifest["seconds"])
-
-
-def test_upstream_visits_shared_inputs_once():
-    real = stage("real")
-    left, right = stage("probe", inputs={"real": real}), stage("score", inputs={"real": real})
-    top = stage("select", inputs={"a": left, "b": right})
-    assert list(upstream([top, left])) == [real, left, right, top]
 
 
 def test_once_keeps_the_last_few():
