@@ -41,7 +41,7 @@ def evaluate(job: Job) -> None:
     synthetic = _first(job.inputs["generated"], "images", num_samples)
     kept, num_candidates = _kept(job)
     training = to_numpy(_training_scores(job, kept), FEATURES)
-    latent, probe_label = _latents(job)
+    latent, probe_label = _latents(job, num_samples)
     values = measure(
         Measured(
             generation=config["generation"],
@@ -102,11 +102,12 @@ def _held_out_classes(job: Job, count: int) -> np.ndarray:
     return to_numpy(table.slice(0, count), LABEL)
 
 
-def _latents(job: Job) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _latents(job: Job, count: int) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Latents float32 [n, L] of the measured samples and the class the probe sees, int64 [n]; None without a probe."""
     if "probe" not in job.inputs:
         return None, None
-    table = job.inputs["generated"].read_table("latents").sort_by(SAMPLE_ID)
+    # A selector that reads latents has those of all candidates written.
+    table = job.inputs["generated"].read_table("latents").sort_by(SAMPLE_ID).slice(0, count)
     latent = to_numpy(table, LATENT).astype(np.float32)
     return latent, read_probe(job.inputs["probe"]).parts[0].probabilities(latent).argmax(axis=1)
 
