@@ -12,7 +12,7 @@ DEMO_WORKERS ?= $(shell [ $$(nproc 2>/dev/null || echo 1) -ge 2 ] && echo 2 || e
 demo: $(READY)  ## three loops on 8x8 digits, compared in one picture
 	$(BIN)/autophagy run lsf_digits --name generation_0 --store $(STORE) \
 		--set generations=0 --set training.num_workers=$(DEMO_WORKERS)
-	$(BIN)/python jobs/compare_loops.py demo --store $(STORE)
+	$(BIN)/autophagy sweep demo --store $(STORE)
 
 test: $(READY)  ## the default tests: CPU, no network, minutes
 	$(BIN)/python -m pytest
@@ -26,7 +26,7 @@ check: $(READY)  ## lint, format, types
 	$(BIN)/mypy
 
 fashion: $(READY)  ## the Fashion-MNIST comparison of docs/results over three seeds: hours on two cores
-	$(BIN)/python jobs/compare_loops.py fashion_small --seeds 0 1 2 --store $(STORE)
+	$(BIN)/autophagy sweep fashion_small --store $(STORE)
 
 ui: $(READY)  ## MLflow over everything in the store
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(abspath $(STORE))/mlflow.db

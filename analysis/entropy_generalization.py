@@ -10,10 +10,13 @@ the budget: points are compared within these only.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-from frames import read_runs
+
+from autophagy.frames import runs_frame
+from autophagy.store import StageStore
 
 X, Y = "entropy", "log generalization score"
 ALIKE = ["data.source", "data.image_size", "metrics.feature_network", "budget"]
@@ -25,12 +28,18 @@ def main() -> None:
     parser.add_argument("stores", nargs="+")
     parser.add_argument("--out", required=True, help="PNG to write")
     arguments = parser.parse_args()
-    runs = read_runs(arguments.stores)
+    runs = all_runs(arguments.stores)
     if runs.empty:
         parser.exit(2, f"error: no runs in {', '.join(arguments.stores)}; run a loop first\n")
     points = scores(runs)
     print(correlations(points).round(3).to_string(index=False))
     draw(points, arguments.out)
+
+
+def all_runs(stores: Iterable[str]) -> pd.DataFrame:
+    """Every generation of every loop in some stores; the same loop in two stores is there once."""
+    frame = pd.concat([runs_frame(StageStore(uri)) for uri in stores], ignore_index=True)
+    return frame.drop_duplicates(frame.columns.difference(["seconds"]), ignore_index=True)
 
 
 def scores(runs: pd.DataFrame) -> pd.DataFrame:

@@ -48,12 +48,12 @@ def main() -> None:
 def peak_megabytes(candidates: int) -> float:
     """Peak resident memory of this process after a loop with `candidates` images per generation."""
     from autophagy.loop import run_loop
-    from autophagy.recipes import load_recipe
+    from autophagy.recipes import load_experiment
     from autophagy.store import StageStore
 
     settings = [s.format(share=1000 / candidates) for s in SETTINGS]
     with tempfile.TemporaryDirectory() as folder:
-        run_loop(load_recipe("lsf_digits", settings), StageStore(folder))
+        run_loop(load_experiment("lsf_digits", settings), StageStore(folder))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -61,11 +61,11 @@ def measure(role: str, recipe: str, settings: list[str]) -> dict[str, float]:
 def platform_loop(recipe: str, settings: list[str]) -> dict[str, float]:
     """The loop through Autophagy in a fresh store; seconds as its records give them."""
     from autophagy.loop import run_loop
-    from autophagy.recipes import load_recipe
+    from autophagy.recipes import load_experiment
     from autophagy.store import StageStore
 
     with tempfile.TemporaryDirectory() as folder:
-        records = run_loop(load_recipe(recipe, settings), StageStore(folder))
+        records = run_loop(load_experiment(recipe, settings), StageStore(folder))
     total: dict[str, float] = {}
     for record in records:
         for stage, seconds in record.seconds.items():
@@ -84,11 +84,11 @@ def plain_loop(recipe: str, settings: list[str]) -> dict[str, float]:
     from autophagy.features import CLASSIFIER_BATCH, CLASSIFIER_STEPS, Classifier
     from autophagy.metrics import Measured, measure, real_vs_real
     from autophagy.probe import FIXED_PENALTY, PENALTIES, TIMESTEPS, Probe, Split, fit_linear
-    from autophagy.recipes import load_recipe
+    from autophagy.recipes import load_experiment
     from autophagy.sampling import Denoisers, sample_images
     from autophagy.scoring import PROBE_COMPARISON
 
-    e = load_recipe(recipe, settings)
+    e = load_experiment(recipe, settings)
     cpu = torch.device("cpu")
     spent: dict[str, float] = {}
     rng = np.random.default_rng(e.seed)

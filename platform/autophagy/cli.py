@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import sys
 import time
@@ -12,11 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
 from autophagy.config import Experiment
-from autophagy.recipes import RECIPES, load_recipe, variant
-from autophagy.records import REAL, UserError
+from autophagy.recipes import RECIPES, SWEEPS, load_experiment, load_recipe, load_sweep
+from autophagy.records import REAL, UserError, without_secrets
 from autophagy.selection import SELECTORS
+from autophagy.sweep_config import Sweep, loops
 
 if TYPE_CHECKING:
     from autophagy.store import StageStore
@@ -37,7 +40,9 @@ console = Console()
 
 Recipe = Annotated[str, typer.Argument(help="a recipe (see `autophagy recipes`) or a YAML file")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="a.b=c; may be given again")]
-Store = Annotated[str, typer.Option(help="folder or s3:// URI where stages and runs are kept")]
+Store = Annotated[
+    str, typer.Option(envvar="AUTOPHAGY_STORE", help="folder or s3:// URI where stages and runs are kept")
+]
 TrackingUri = Annotated[
     str | None, typer.Option(help="MLflow server or database; `none` for none (default: SQLite in the store)")
 ]
@@ -56,7 +61,7 @@ def run(
     name: Name = None,
 ) -> None:
     """Run a self-consuming loop to its end. The same command goes on where a killed one stopped."""
-    experiment = _experiment(recipe, settings, name)
+    experiment = load_experiment(recipe, _named(settings, name))
     from autophagy.loop import checked_plan, run_loop
     from autophagy.progress import ConsoleProgress
     from autophagy.tracking import check_tracking_uri, make_tracker
@@ -79,6 +84,45 @@ def run(
 
 
 @app.command()
+def sweep(
+    recipe: Recipe,
+    settings: Settings = None,
+    store: Store = DEFAULT_STORE,
+    tracking_uri: TrackingUri = None,
+    name: Name = None,
+) -> None:
+    """Run all loops of a sweep, and compare them. The same command goes on where a killed one stopped."""
+    chosen = load_sweep(recipe, _named(settings, name))
+    from autophagy.grid import TABLE, checked
+    from autophagy.outcomes import read_outcomes
+    from autophagy.sweep import run_sweep
+    from autophagy.sweep_progress import ConsoleSweep
+    from autophagy.tracking import check_tracking_uri
+
+    checked(loops(chosen), None)
+    if given := _given_tracking(tracking_uri):
+        check_tracking_uri(given)
+    start, opened = time.monotonic(), _open(store)
+    tracking = tracking_of(opened, tracking_uri)
+    console.print(f"[bold]{chosen.name}[/bold]: {describe_sweep(chosen)}", highlight=False, soft_wrap=True)
+    run_sweep(chosen, opened, tracking, ConsoleSweep(console))
+    table = (opened.read_run_file(chosen.name, TABLE) or b"").decode()
+    console.print(f"\n{table}", highlight=False, soft_wrap=True)
+    folder = f"{opened.uri.rstrip('/')}/runs/{chosen.name}"
+    hint("took", f"{time.monotonic() - start:.0f} s; a second time takes seconds")
+    hint("look at", f"{folder}/table.md, generations.csv and collapse_curves.png")
+    if tracking:
+        hint("compare", f"mlflow ui --backend-store-uri {tracking}")
+    failures = [(run, o) for run, o in read_outcomes(opened, chosen.name).items() if not o.final]
+    for run, outcome in failures:
+        why = outcome.why or "not started: see the errors of the others"
+        console.print(f"[red]{outcome.state}[/red] {run}: {escape(why)}", highlight=False, soft_wrap=True)
+    if failures:
+        hint("go on", f"{len(failures)} loops are not done; mend the cause, and the same command tries them again")
+        raise typer.Exit(1)
+
+
+@app.command()
 def plan(
     recipe: Recipe,
     settings: Settings = None,
@@ -86,23 +130,30 @@ def plan(
     tracking_uri: TrackingUri = None,
     name: Name = None,
 ) -> None:
-    """List the stages of a run, done and to do, with what they are expected to take; compute nothing."""
-    experiment = _experiment(recipe, settings, name)
-    del tracking_uri  # accepted, so that `run` can be replaced by `plan` in any command
+    """List the stages of a run or a sweep, done and to do, with what they are expected to take; compute nothing."""
+    chosen = load_recipe(recipe, _named(settings, name))
+    del tracking_uri  # accepted, so that `run` and `sweep` can be replaced by `plan` in any command
     opened = _open(store) if "://" in store or Path(store).expanduser().exists() else None
-    from autophagy.planning import plan_table
+    from autophagy.graph import plan_loop
+    from autophagy.planning import plan_sweep, plan_table
 
-    console.print(f"[bold]{experiment.name}[/bold]: {describe(experiment)}", highlight=False, soft_wrap=True)
-    for line in plan_table(experiment, opened):
+    if isinstance(chosen, Sweep):
+        about, lines = describe_sweep(chosen), plan_sweep((plan_loop(x.experiment) for x in loops(chosen)), opened)
+    else:
+        about, lines = describe(chosen), plan_table(plan_loop(chosen), opened)
+    console.print(f"[bold]{chosen.name}[/bold]: {about}", highlight=False, soft_wrap=True)
+    for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
 
 
 @app.command()
 def recipes() -> None:
     """List the recipes."""
-    width = max(len(r.__name__) for r in RECIPES)
-    for recipe in RECIPES:
-        console.print(f"{recipe.__name__:<{width}}  {inspect.getdoc(recipe)}", highlight=False, soft_wrap=True)
+    width = max(len(r.__name__) for r in (*RECIPES, *SWEEPS))
+    for kind, listed in (("run", RECIPES), ("sweep", SWEEPS)):
+        console.print(f"[bold]autophagy {kind} ...[/bold]", highlight=False)
+        for recipe in listed:
+            console.print(f"  {recipe.__name__:<{width}}  {inspect.getdoc(recipe)}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -161,6 +212,22 @@ def score(
         standalone.write_scores(scores, out)
 
 
+@app.command()
+def doctor(store: Store = DEFAULT_STORE, tracking_uri: TrackingUri = None) -> None:
+    """Check packages, store, tracking server, Ray and its nodes; say what to mend. Exit 1 if there is a problem."""
+    from autophagy.doctor import examine
+
+    colours = {"ok": "green", "note": "yellow", "problem": "red"}
+    problems = 0
+    for finding in examine(store, tracking_uri):
+        problems += finding.level == "problem"
+        line = Text(str(finding))
+        line.stylize(colours[finding.level], end=len(finding.level))
+        console.print(line, soft_wrap=True)
+    if problems:
+        raise typer.Exit(1)
+
+
 @store_app.command("ls")
 def store_ls(store: Store = DEFAULT_STORE) -> None:
     """List the finished stages."""
@@ -204,7 +271,7 @@ def store_gc(
 
 def hint(what: str, how: str) -> None:
     """One of the last lines: where to look, or what to type next."""
-    console.print(f"{what:<9}{how}", highlight=False, soft_wrap=True)
+    console.print(f"{what:<9}{without_secrets(how)}", highlight=False, soft_wrap=True)
 
 
 def note(text: str) -> None:
@@ -221,26 +288,38 @@ def describe(experiment: Experiment) -> str:
     )
 
 
+def describe_sweep(sweep: Sweep) -> str:
+    """One line about a sweep."""
+    axes = " x ".join(
+        f"{len(axis)} {name}" if isinstance(axis, list | dict) else name for name, axis in sweep.axes.items()
+    )
+    controls = f", and {', '.join(sweep.controls)}" if sweep.controls else ""
+    return f"{axes} x {len(sweep.seeds)} seeds{controls}; {describe(sweep.base).rpartition(', seed')[0]}"
+
+
 def tracking_of(store: StageStore, tracking_uri: str | None) -> str | None:
     """The tracking URI to use: as given, else MLFLOW_TRACKING_URI, else SQLite in a local store; None for none."""
-    if tracking_uri == "none":
-        return None
-    default = f"sqlite:///{store.root}/mlflow.db" if store.storage.local else None
-    return _given_tracking(tracking_uri) or default
+    from autophagy.tracking import tracking_for
+
+    return tracking_for(tracking_uri, store.root if store.storage.local else None)
 
 
 def _given_tracking(tracking_uri: str | None) -> str | None:
     return None if tracking_uri == "none" else tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
 
 
-def _experiment(recipe: str, settings: list[str] | None, name: str | None) -> Experiment:
-    experiment = load_recipe(recipe, settings or [])
-    return experiment if name is None else variant(experiment, name)
+def _named(settings: list[str] | None, name: str | None) -> list[str]:
+    return [*(settings or []), *([] if name is None else [f"name={json.dumps(name)}"])]
 
 
 def _open(uri: str) -> StageStore:
     from autophagy.store import StageStore
 
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and "://" not in uri and not Path(uri).expanduser().is_absolute():
+        raise UserError(
+            f"--store {uri}: a submitted job works in a temporary folder, and this one would go with it; give "
+            "s3://bucket/prefix or an absolute path that all nodes share, or set AUTOPHAGY_STORE on them"
+        )
     return StageStore(uri)
 
 

@@ -7,13 +7,13 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autophagy.corrections import AnyCorrection, NoCorrection, make_correction
-from autophagy.records import UserError, digest
+from autophagy.records import UserError, digest, without_secrets
 from autophagy.scenarios import AccumulateSubsample, AnyScenario, make_scenario, num_candidates
 from autophagy.selection import AnySelector, Random, make_selector
 
@@ -21,6 +21,8 @@ CHOICES = (("selection", "strategy"), ("scenario", "kind"), ("correction", "kind
 CLUSTERED = ("ssc_omp", "kmeans")  # label sources that look at no label
 RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 MOST_IMAGES = 10**9  # of a generation: keys in the store hold their number in nine digits
+Class = Annotated[int, Field(ge=0)]  # label
+Validated = TypeVar("Validated", bound=BaseModel)
 # What pydantic says in terms of its own.
 _MESSAGES = {
     "string_pattern_mismatch": "use letters, digits, '.', '_' and '-', with a letter or digit in front",
@@ -51,6 +53,17 @@ class Data(Section):
     labels: Literal["oracle", "ssc_omp", "kmeans", "predicted", "shuffled"] = "oracle"
     num_clusters: Annotated[int, Field(ge=2, le=10_000)] | None = None  # null: as many as the data have classes
     cluster_timestep: Annotated[int, Field(ge=0)] = 100  # of the latents that are clustered
+    # Dynamic classes: class -> generation. Samples are asked for only of classes with appear <= generation < vanish.
+    appear: dict[Class, Annotated[int, Field(ge=1)]] = {}  # before it, no real image of the class is to be had either
+    vanish: dict[Class, Annotated[int, Field(ge=1)]] = {}  # what there is of the class stays among the candidates
+
+    def unseen(self, generation: int) -> list[int]:
+        """Classes that have not appeared by a generation, sorted."""
+        return sorted(c for c, first in self.appear.items() if first > generation)
+
+    def absent(self, generation: int) -> list[int]:
+        """Classes that the samples of a generation are not asked for, sorted: not yet there, or gone."""
+        return sorted({*self.unseen(generation), *(c for c, end in self.vanish.items() if end <= generation)})
 
 
 class Model(Section):
@@ -146,6 +159,7 @@ class Experiment(Section):
 
     def _problems(self) -> Iterator[tuple[bool, str]]:
         """What no section can see by itself: whether it is wrong, and what to say."""
+        yield from self._schedule_problems()
         halvings, size = len(self.model.block_out_channels) - 1, self.data.image_size
         yield (
             bool(size % 2**halvings),
@@ -170,6 +184,11 @@ class Experiment(Section):
             f"metrics.num_samples = {self.metrics.num_samples} must be more than metrics.k = {self.metrics.k}",
         )
         data = self.data
+        yield (
+            without_secrets(data.source) != data.source,
+            f"data.source = {data.source} holds a key or password, which run folders and MLflow would show; give it "
+            "in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        )
         yield (
             data.labels in CLUSTERED and data.cluster_timestep >= steps,
             f"data.cluster_timestep = {data.cluster_timestep} must be below model.num_train_timesteps = {steps}",
@@ -205,6 +224,31 @@ class Experiment(Section):
                 "predicted, or change it",
             )
 
+    def _schedule_problems(self) -> Iterator[tuple[bool, str]]:
+        """The same of dynamic classes."""
+        data = self.data
+        yield (
+            bool(data.appear or data.vanish) and not self.model.conditional,
+            "data.appear, data.vanish: need samples that were asked for a class; set model.conditional=true, or leave "
+            "them out",
+        )
+        yield (
+            bool(data.appear) and self.scenario.kind == "fresh_mix",
+            f"data.appear = {data.appear}: scenario.kind = fresh_mix hands out fresh images whatever their class; use "
+            "constant_mix, or another scenario",
+        )
+        for label, end in data.vanish.items():
+            first = data.appear.get(label, 0)
+            yield (
+                end <= first,
+                f"data.vanish.{label} = {end}: the class appears in generation {first}; set it to {first + 1} or more",
+            )
+
+    @property
+    def refresh(self) -> int | None:
+        """Generations from one fit of the probe that selects to the next; None: fitted once."""
+        return self.selection.model_dump(include={"refresh"}).get("refresh")
+
     @property
     def labelled(self) -> bool:
         """Whether samples have a label: the one asked for, or one assigned to them."""
@@ -236,6 +280,10 @@ class Experiment(Section):
         sections = {n: v.keyed() for n, v in self if isinstance(v, Section)}
         keyed = self.keyed() | sections | {"num_set_aside": self.num_set_aside}
         del keyed["generations"]
+        # Fields that are younger than runs in use: where they say nothing, the runs keep their digests.
+        for section, field in (("data", "appear"), ("data", "vanish"), ("selection", "refresh")):
+            if not keyed[section].get(field):
+                keyed[section].pop(field, None)
         return digest(keyed)
 
 
@@ -251,21 +299,31 @@ def parse(values: Mapping[str, Any]) -> Experiment:
         make_scenario(values["scenario"])
     if "correction" in values:
         make_correction(values["correction"])
+    return validate(Experiment, values)
+
+
+def validate(model: type[Validated], values: Mapping[str, Any]) -> Validated:
+    """`values` as a model; a UserError of one line with the first field that is wrong."""
     try:
-        return Experiment.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        raise UserError(_one_line(error)) from None
+        raise UserError(_one_line(error, model)) from None
 
 
 def override(values: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """`values` with settings such as `training.epochs=5` applied; a value is read as YAML.
+    """`values` with settings such as `training.epochs=5` applied, as `assign` does; a value is read as YAML."""
+    return assign(values, dict(map(parse_setting, settings)))
+
+
+def assign(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with fields set by their dotted names.
 
     Choosing another `selection.strategy`, `scenario.kind` or `correction.kind` starts that section anew, from the
     defaults of the choice.
     """
     result = copy.deepcopy(dict(values))
-    parsed = [_setting(s) for s in settings]
-    for path, value in sorted(parsed, key=lambda p: p[0][-1] not in ("strategy", "kind")):
+    paths = [(name.split("."), value) for name, value in settings.items()]
+    for path, value in sorted(paths, key=lambda p: p[0][-1] not in ("strategy", "kind")):
         section = result
         for part in path[:-1]:
             section = section.setdefault(part, {})
@@ -301,26 +359,26 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _setting(text: str) -> tuple[list[str], Any]:
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Dotted name and value of a setting such as `training.epochs=5`."""
     name, equals, value = text.partition("=")
     if not equals or not all(name.split(".")):
         raise UserError(f"--set {text}: must be written as section.field=value, such as training.epochs=5")
     try:
-        return name.strip().split("."), yaml.safe_load(value)
+        return name.strip(), yaml.safe_load(value)
     except yaml.YAMLError:
         raise UserError(f"--set {text}: the value is not valid YAML; quote it") from None
 
 
-def _one_line(error: ValidationError) -> str:
+def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
     """The first problem of a validation error as one line: field, value, what is allowed."""
     first = error.errors(include_url=False)[0]
     # The tags of a union, such as the strategy, stand in the location too but are no fields.
-    path = [
-        str(p) for p in first["loc"] if str(p) not in ("int", "float", "str") and not str(p).startswith("constrained")
-    ]
+    tags = ("int", "float", "str", "[key]")
+    path = [str(p) for p in first["loc"] if str(p) not in tags and not str(p).startswith("constrained")]
     field, value = ".".join(path), first["input"]
     if first["type"] == "extra_forbidden":
-        names = _fields_of(path[:-1])
+        names = _fields_of(model, path[:-1])
         near = difflib.get_close_matches(path[-1], names, n=1)
         hint = f"did you mean {near[0]}?" if near else f"fields here: {', '.join(names)}"
         return f"{field} = {value!r}: no such field; {hint}"
@@ -330,9 +388,9 @@ def _one_line(error: ValidationError) -> str:
     return f"{field} = {value!r}: {message[0].lower()}{message[1:]}" if field else message
 
 
-def _fields_of(path: Sequence[str]) -> list[str]:
-    """Names of the fields of a section of the experiment."""
-    section: type[BaseModel] = Experiment
+def _fields_of(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """Names of the fields of a section of a model."""
+    section = model
     for part in path:
         annotation = section.model_fields[part].annotation
         section = next(a for a in (annotation, *get_args(annotation)) if isinstance(a, type))

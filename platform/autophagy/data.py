@@ -22,6 +22,7 @@ from autophagy.records import (
     UNLABELLED,
     UserError,
     rng_for,
+    sample_ids,
 )
 from autophagy.sources import Encoded, naming, one_line, open_source
 from autophagy.store import Artifact
@@ -163,9 +164,21 @@ def to_numpy(table: pa.Table, name: str) -> np.ndarray:
     return column.to_numpy()
 
 
+def real_ids(inputs: Mapping[str, Artifact], split: str, unseen: Sequence[int] = ()) -> np.ndarray:
+    """Sample ids of a split of the real images, int64, sorted; those of `unseen` classes are left out."""
+    real = inputs["real"]
+    ids = sample_ids(REAL, real.info["first_index"][split], real.info["sizes"][split])
+    if not unseen:
+        return ids
+    table = real.read_table(f"images/{split}", columns=[SAMPLE_ID, LABEL]).sort_by(SAMPLE_ID)
+    return ids[~np.isin(told_labels(inputs, ids, to_numpy(table, LABEL)), unseen)]
+
+
 def read_images(inputs: Mapping[str, Artifact], ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [n, H, W, C] and labels int64 [n] of real and generated samples, sorted by sample id."""
-    wanted = pc.field(SAMPLE_ID).isin(pa.array(ids))
+    """Images uint8 [n, H, W, C] and labels int64 [n] of n >= 1 real and generated samples, sorted by sample id."""
+    # Only a range lets Parquet skip row groups unread.
+    within = (pc.field(SAMPLE_ID) >= int(ids.min())) & (pc.field(SAMPLE_ID) <= int(ids.max()))
+    wanted = within & pc.field(SAMPLE_ID).isin(pa.array(ids))
     sources = [artifact for role, artifact in inputs.items() if role == "real" or role.startswith("samples/")]
     tables = [a.read_table("images", columns=[SAMPLE_ID, LABEL, IMAGE], filter=wanted) for a in sources]
     table = each_once(pa.concat_tables(tables), ids)

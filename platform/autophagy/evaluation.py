@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from autophagy.curation import read_scores
-from autophagy.data import to_numpy
+from autophagy.data import real_ids, to_numpy
 from autophagy.features import predict_classes
 from autophagy.metrics import Measured, knn_entropy, measure, real_vs_real, total_variance
 from autophagy.records import (
@@ -16,11 +16,9 @@ from autophagy.records import (
     FEATURES,
     LABEL,
     LATENT,
-    REAL,
     SAMPLE_ID,
     origin_generation,
     rng_for,
-    sample_ids,
 )
 from autophagy.scoring import read_probe
 from autophagy.stages import Job
@@ -34,13 +32,18 @@ def evaluate(job: Job) -> None:
 
     Inputs: `score` and `real`, `network`, `probe` if there is one, this generation's `generated` and generation 0's
     `first`, and for generations >= 1 `select` and the samples it chose from, or the corrected `training_set`.
+
+    The reference is the world as it is, with the classes that appear later and those that have vanished: recall and
+    coverage miss a class before it appears, rise as it is learnt, and fall again once nobody asks for it. The probe
+    and its encoder are those of generation 0 whatever selects, so that confidence is comparable along a curve.
     """
     config, seed = job.config, job.config["seed"]
     k, num_samples = config["metrics"]["k"], config["metrics"]["num_samples"]
     reference = _first(job.inputs["score"], "held_out", num_samples)
     synthetic = _first(job.inputs["generated"], "images", num_samples)
     kept, num_candidates = _kept(job)
-    training = to_numpy(_training_scores(job, kept), FEATURES)
+    training_scores = _training_scores(job, kept)
+    training = to_numpy(training_scores, FEATURES)
     latent, probe_label = _latents(job, num_samples)
     values = measure(
         Measured(
@@ -54,6 +57,8 @@ def evaluate(job: Job) -> None:
             synthetic_probe_label=probe_label,
             training=training,
             training_generation=origin_generation(kept),
+            training_label=to_numpy(training_scores, LABEL),
+            new_classes=job.config.get("new_classes", ()),
             reference_label=_held_out_classes(job, num_samples),
             reference_confidence=reference[CONFIDENCE],
             num_candidates=num_candidates,
@@ -80,20 +85,22 @@ def _first(artifact: Artifact, part: str, count: int) -> dict[str, np.ndarray]:
 
 
 def _kept(job: Job) -> tuple[np.ndarray, int]:
-    """Ids of the training set D_k, sorted, and the number of candidates it was chosen from (0: R itself)."""
+    """Ids of the training set D_k, sorted, and the number of candidates it was chosen from.
+
+    That is 0 in generation 0, which is trained on R itself, of the classes there are then.
+    """
     if "select" not in job.inputs:
-        real = job.inputs["real"].info
-        return sample_ids(REAL, real["first_index"]["train"], real["sizes"]["train"]), 0
+        return real_ids(job.inputs, "train", job.config.get("new_classes", ())), 0
     selected = job.inputs["select"]
     kept = to_numpy(selected.read_table("kept.parquet", columns=[SAMPLE_ID]), SAMPLE_ID)
     return np.sort(kept), selected.info["num_candidates"]
 
 
 def _training_scores(job: Job, kept: np.ndarray) -> pa.Table:
-    """Features of the training set, sorted by sample id."""
+    """Labels and features of the training set, sorted by sample id."""
     if "training_set" not in job.inputs:
-        return read_scores(job, kept, [SAMPLE_ID, FEATURES])
-    return job.inputs["training_set"].read_table("images", columns=[SAMPLE_ID, FEATURES]).sort_by(SAMPLE_ID)
+        return read_scores(job, kept, [SAMPLE_ID, LABEL, FEATURES])
+    return job.inputs["training_set"].read_table("images", columns=[SAMPLE_ID, LABEL, FEATURES]).sort_by(SAMPLE_ID)
 
 
 def _held_out_classes(job: Job, count: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 
 from autophagy.config import CLUSTERED, Experiment, Model
 from autophagy.corrections import Neon, SelfCorrection, SelfTrained, Sims
-from autophagy.curation import ingest, select
+from autophagy.curation import ingest, rescore, select
 from autophagy.evaluation import evaluate
 from autophagy.features import fit_feature_network
 from autophagy.hooks import correct, extrapolate, fit_centres
@@ -15,7 +15,7 @@ from autophagy.records import DENOISING_ERROR, LATENT, seed_for
 from autophagy.sampling import generate
 from autophagy.scoring import fit_probe, score_real
 from autophagy.sources import absolute, fingerprint
-from autophagy.stages import Stage
+from autophagy.stages import Place, Stage
 from autophagy.training import train
 
 SCORES_VERSION = 2  # of the columns of `score` and `generate`
@@ -33,6 +33,7 @@ def plan_loop(experiment: Experiment) -> list[Generation]:
         stages = g.training_set(k, samples)
         stages |= g.model(k, stages, samples, model)
         model = stages.get("extrapolate", stages["train"])
+        stages |= g.refresh(k, model)
         generated = g.generate(k, model, stages.get("auxiliary"))
         evaluated = g.evaluate(k, generated, samples, stages)
         generations.append(stages | {"generate": generated, "evaluate": evaluated})
@@ -41,11 +42,17 @@ def plan_loop(experiment: Experiment) -> list[Generation]:
 
 
 class Graph:
-    """Makes the stages of one experiment. `shared` holds what all generations use, made before the first."""
+    """Makes the stages of one experiment. `shared` holds what all generations use, made before the first.
+
+    `refitted` holds the last encoder and probe that replaced those of generation 0 in selection, and `rescored` what
+    has been scored by them.
+    """
 
     def __init__(self, experiment: Experiment) -> None:
         self.e = experiment
         self.shared: Generation = {}
+        self.refitted: Generation = {}
+        self.rescored: Generation = {}
         self.on_gpu = {"use_gpu": experiment.training.use_gpu}
         self.streaming = {
             "use_gpu": experiment.generation.use_gpu,
@@ -79,7 +86,7 @@ class Graph:
     def _real(self) -> Stage:
         """The real images, split."""
         data = self.e.data
-        told = {"labels", "num_clusters", "cluster_timestep"}
+        told = {"labels", "num_clusters", "cluster_timestep", "appear", "vanish"}
         # With num_real given the fresh images are simply all others, and the loops of all scenarios share the split.
         config = {
             # The fingerprint says what the data are, so that they may lie elsewhere tomorrow.
@@ -114,16 +121,25 @@ class Graph:
         """What scores every image, and the scores of the real ones."""
         e = self.e
         if e.labelled:
-            told = "shuffled" if e.data.labels == "shuffled" else "oracle"
-            config: dict[str, Any] = {"probe": e.probe.keyed(), "labels": told, "seed": e.seed}
-            inputs = {"real": self.shared["real"], "encoder": self.shared["train"]} | self._labels()
-            self._share(Stage("probe", fit_probe, config, inputs, self.on_gpu))
+            self._share(self._probe(0, self.shared["train"]))
         config = self._scores() | {"shard_size": 4 * e.generation.shard_size}
         if e.num_fresh:  # they may be many, and most scenarios never look at them
             config["fresh"] = True
         self._share(
-            Stage("score", score_real, config, self._scoring(), self.streaming, version=SCORES_VERSION, remote=False)
+            Stage("score", score_real, config, self._scoring(), self.streaming, version=SCORES_VERSION, place="here")
         )
+
+    def _probe(self, k: int, encoder: Stage) -> Stage:
+        """The probe on latents of the model of generation k, fitted on the real images there are by then."""
+        told = "shuffled" if self.e.data.labels == "shuffled" else "oracle"
+        config = {"probe": self.e.probe.keyed(), "labels": told, "seed": self.e.seed} | self._unseen(k)
+        inputs = {"real": self.shared["real"], "encoder": encoder} | self._labels()
+        return Stage("probe", fit_probe, config, inputs, self.on_gpu, generation=k or None)
+
+    def _unseen(self, k: int) -> dict[str, Any]:
+        """Classes that no image of generation k may be of; without a schedule nothing, so that keys stay."""
+        unseen = self.e.data.unseen(k)
+        return {"unseen": unseen} if unseen else {}
 
     def _scores(self) -> dict[str, Any]:
         """What is to be known of every image; what is dear only where the selection reads it."""
@@ -144,22 +160,41 @@ class Graph:
     def training_set(self, k: int, samples: list[Stage]) -> Generation:
         """What generation k >= 1 is trained on."""
         e = self.e
-        config = {
+        pool = {
             "scenario": e.scenario.model_dump(mode="json"),
-            "selection": e.selection.model_dump(mode="json"),
             "generation": k,
-            "budget": e.budget,
             "num_candidates": e.num_candidates,
             "seed": e.seed,
-        }
+        } | self._unseen(k)
         sources = self._sources(k, samples)
-        inputs = {"real": self.shared["real"], "score": self.shared["score"]} | self._labels() | sources
-        stages = {"select": Stage("select", select, config, inputs, generation=k)}
+        inputs = {"real": self.shared["real"]} | self._labels() | sources
+        stages: Generation = {}
+        if self.refitted:
+            stages["rescore"] = self._rescore(k, pool, inputs)
+        # How often the probe is refitted shows in the inputs: until it is, loops have their stages in common.
+        config = pool | {"selection": e.selection.model_dump(mode="json", exclude={"refresh"}), "budget": e.budget}
+        inputs = inputs | {"score": self.shared["score"]} | self.rescored
+        stages["select"] = Stage("select", select, config, inputs, generation=k)
         if isinstance(e.correction, SelfCorrection):
             config = self._scores() | {"strength": e.correction.strength}
             inputs = self._scoring() | {"select": stages["select"], "centres": self.shared["centres"]} | sources
             stages["correct"] = Stage("correct", correct, config, inputs, self.on_gpu, generation=k)
         return stages
+
+    def _rescore(self, k: int, pool: dict[str, Any], inputs: Generation) -> Stage:
+        """The candidates of generation k that the refitted probe has not scored for an earlier one."""
+        config = pool | {"shard_size": 4 * self.e.generation.shard_size, "latents": LATENT in self.e.selection.needs}
+        inputs = inputs | self.refitted | self.rescored
+        stage = Stage("rescore", rescore, config, inputs, self.streaming, generation=k, place="here")
+        self.rescored[f"rescore/{k}"] = stage
+        return stage
+
+    def refresh(self, k: int, model: Stage) -> Generation:
+        """The probe that scores candidates from now on, where it is time to refit it on the model of generation k."""
+        if not self.e.refresh or k % self.e.refresh or k == self.e.generations:
+            return {}
+        self.refitted, self.rescored = {"encoder": model, "probe": self._probe(k, model)}, {}
+        return {"probe": self.refitted["probe"]}
 
     def model(self, k: int, stages: Generation, samples: list[Stage], previous: Stage) -> Generation:
         """The model of generation k >= 1 from its training set, and what a correction makes of it."""
@@ -178,7 +213,7 @@ class Graph:
                 self.streaming,
                 version=SCORES_VERSION,
                 generation=k,
-                remote=False,
+                place="here",
                 count=count,
                 work=count * self.e.generation.num_inference_steps,
             )
@@ -206,8 +241,11 @@ class Graph:
             "budget": budget if k else None,
             "seed": seed_for(self.e.seed, "train auxiliary" if auxiliary else "train", k),
         }
+        if not k and not model:  # one that is to find the labels sees all images
+            config |= self._unseen(0)
         images = epochs * budget if k else training.initial_epochs * (self.e.data.num_real or 0)
-        return Stage("train", train, config, inputs, runtime, generation=k, remote=False, work=images or None)
+        place: Place = "here" if training.num_workers else "free"
+        return Stage("train", train, config, inputs, runtime, generation=k, place=place, work=images or None)
 
     def _training(self, k: int) -> dict[str, Any]:
         """The training settings that matter for generation k: those of other generations do not change its key."""
@@ -228,11 +266,13 @@ class Graph:
         return {"select": stages["select"]} | self._sources(k, samples)
 
     def _generation(self, k: int, purpose: str) -> dict[str, Any]:
-        return self._scores() | {
+        absent = self.e.data.absent(k)
+        config = {
             "generation": self.e.generation.keyed(),
             "generation_index": k,
             "seed": seed_for(self.e.seed, purpose, k),
         }
+        return self._scores() | config | ({"absent": absent} if absent else {})
 
     def generate(self, k: int, model: Stage, auxiliary: Stage | None = None) -> Stage:
         """The samples of generation k; only the last one's are not candidates of a next."""
@@ -251,7 +291,7 @@ class Graph:
             self.streaming,
             version=SCORES_VERSION,
             generation=k,
-            remote=False,
+            place="here",
             count=count,
             work=count * e.generation.num_inference_steps,
         )
@@ -260,6 +300,8 @@ class Graph:
         """The metrics of generation k, made of the earlier `samples`."""
         e = self.e
         config = {"metrics": e.metrics.keyed(), "generation": k, "budget": e.budget, "seed": e.seed}
+        if e.data.appear:
+            config["new_classes"] = sorted(e.data.appear)
         inputs = self._scoring() | {"score": self.shared["score"], "generated": generated}
         inputs["first"] = samples[0]
         if stages:

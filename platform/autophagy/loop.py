@@ -21,6 +21,7 @@ from autophagy.graph import Generation, plan_loop
 from autophagy.lineage import code_tags
 from autophagy.progress import Progress, Silent
 from autophagy.records import IMAGE, SAMPLE_ID, GenerationRecord, RunInfo, Tracker, UserError, sample_ids
+from autophagy.stages import in_worker
 from autophagy.store import Artifact, StageStore
 from autophagy.tracking import NullTracker
 
@@ -80,13 +81,12 @@ def record(generation: int, artifacts: Mapping[str, Artifact]) -> GenerationReco
     """The line of `records.jsonl` that the stages of a generation amount to."""
     metrics = read_metrics(artifacts["evaluate"])
     metrics["generation"] = float(generation)
-    if "feature_network" in artifacts:
-        metrics |= {
-            f"{name}_{key}": float(artifacts[name].info[key])
-            for name in ("feature_network", "probe")
-            for key in ("accuracy_held_out", "accuracy_train")
-            if name in artifacts and key in artifacts[name].info
-        }
+    metrics |= {
+        f"{name}_{key}": float(artifacts[name].info[key])
+        for name in ("feature_network", "probe")  # a probe was fitted in generation 0, and wherever it is refitted
+        for key in ("accuracy_held_out", "accuracy_train")
+        if name in artifacts and key in artifacts[name].info
+    }
     return GenerationRecord(
         generation,
         metrics,
@@ -98,7 +98,7 @@ def record(generation: int, artifacts: Mapping[str, Artifact]) -> GenerationReco
 def checked_plan(experiment: Experiment) -> list[Generation]:
     """The stages of a loop by generation; a UserError if its data, a package or a device is missing. Needs no store."""
     check_available(experiment.metrics.feature_network)
-    if "RAY_ADDRESS" not in os.environ:
+    if "RAY_ADDRESS" not in os.environ and not in_worker():
         check_machine(experiment)
     return plan_loop(experiment)
 
@@ -135,9 +135,9 @@ def check_run(experiment: Experiment, store: StageStore) -> None:
 
 
 def check_real(experiment: Experiment, real: Artifact) -> None:
-    """Raise a UserError if the real images have no labels where they are needed, or too few are fresh."""
-    data = experiment.data
-    if not real.info["num_classes"] and experiment.labelled:
+    """Raise a UserError if the real images lack labels or classes that are needed, or too few are fresh."""
+    data, num_classes = experiment.data, real.info["num_classes"]
+    if not num_classes and experiment.labelled:
         if data.labels not in CLUSTERED:
             raise UserError(
                 f"data.labels = {data.labels}: data.source has no labels; set it to ssc_omp or kmeans, or "
@@ -145,9 +145,30 @@ def check_real(experiment: Experiment, real: Artifact) -> None:
             )
         if data.num_clusters is None:
             raise UserError("data.num_clusters = null: data.source has no classes to take the number of; set it")
+    check_schedule(experiment, max(num_classes, data.num_clusters or 0))
     needed, sizes = experiment.num_fresh, real.info["sizes"]
     if sizes["fresh"] < needed:
         split_sizes(sum(sizes.values()), sizes["train"], sizes["held_out"], needed)
+
+
+def check_schedule(experiment: Experiment, num_classes: int) -> None:
+    """Raise a UserError if a class of the schedule is none of the data's, or a generation has too few of them."""
+    data = experiment.data
+    if not (data.appear or data.vanish):
+        return
+    for name, schedule in (("appear", data.appear), ("vanish", data.vanish)):
+        for label, generation in schedule.items():
+            if label >= num_classes:
+                raise UserError(
+                    f"data.{name}.{label} = {generation}: the classes are 0 to {num_classes - 1}; name one of them"
+                )
+    for k in range(experiment.generations + 1):
+        left, needed = num_classes - len(data.absent(k)), 1 if k else 2  # a probe tells classes apart
+        if left < needed:
+            raise UserError(
+                f"data.appear, data.vanish: leave {left} of {num_classes} classes in generation {k}, which needs "
+                f"{needed}; let one appear earlier or vanish later"
+            )
 
 
 def claim_run(experiment: Experiment, store: StageStore, generations: Sequence[Generation]) -> None:
@@ -156,6 +177,19 @@ def claim_run(experiment: Experiment, store: StageStore, generations: Sequence[G
     store.write_run_file(experiment.name, EXPERIMENT, f"# digest {experiment.digest}\n{values}".encode())
     in_use = [[stage.name, stage.key] for stages in generations for stage in stages.values()]
     store.write_run_file(experiment.name, STAGES, json.dumps(in_use).encode())
+
+
+def is_finished(experiment: Experiment, generations: Sequence[Generation], store: StageStore) -> bool:
+    """Whether a loop has run to its end by just these stages, pictures included."""
+    records = read_records(experiment.name, store)[: len(generations)]
+    planned = [{name: stage.key for name, stage in stages.items()} for stages in generations]
+    drawn = store.read_run_file(experiment.name, DRAWN)
+    return [dict(r.stages) for r in records] == planned and drawn == drawing_mark(records)
+
+
+def drawing_mark(records: Sequence[GenerationRecord]) -> bytes:
+    """What pictures are drawn from."""
+    return "\n".join(r.stages["evaluate"] for r in records).encode()
 
 
 def keep_records(name: str, store: StageStore, records: Sequence[GenerationRecord]) -> None:
@@ -179,7 +213,7 @@ def draw(
     records: Sequence[GenerationRecord],
 ) -> dict[str, bytes]:
     """Write the pictures of a run into its folder, and return them; those that are up to date stay as they are."""
-    name, mark = experiment.name, "\n".join(r.stages["evaluate"] for r in records).encode()
+    name, mark = experiment.name, drawing_mark(records)
     saved = {p: store.read_run_file(name, p) for p in (CURVES, SAMPLES)}
     if store.read_run_file(name, DRAWN) == mark and all(saved.values()):
         return {p: data for p, data in saved.items() if data}

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 MAIN_METRICS = ("fid", "precision", "recall", "confidence", "entropy", "generalization_score")
 
 # Okabe and Ito's colours without yellow and black; loops beyond the sixth repeat them with broken lines.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+FEW_SEEDS = 5  # of fewer the range is shown
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # one more than colours: no two loops share both
-_GREY = "#6b6b6b"
+GREY = "#6b6b6b"
 _DPI = 150
 _TILE_PIXELS = 48  # small images are enlarged to about this height
 _GAP_PIXELS = 2
@@ -32,19 +33,36 @@ def collapse_curves(
     *,
     metrics: Sequence[str] = MAIN_METRICS,
     theory: Mapping[str, Sequence[float]] | None = None,
+    stopped: Mapping[str, Sequence[Sequence[GenerationRecord]]] | None = None,
 ) -> bytes:
     """A panel per metric, a line per loop over its generations; PNG at 150 dpi.
 
-    Several seeds of a loop become their mean and a band from their smallest to their largest value. What real
-    images reach when measured the same way (`real_vs_real_<metric>`, `confidence_real`) is a dashed line. A
-    metric that no record has is left out.
+    Several seeds of a loop become their mean and a band (see `band`). What real images reach when measured the
+    same way (`real_vs_real_<metric>`, `confidence_real`) is a dashed line. A metric that no record has is left out.
 
     Args:
         curves: name of a loop -> its seeds -> the records of each.
         metrics: keys of `autophagy.metrics.METRICS`, in the order of the panels.
         theory: key of a metric -> its predicted values at generations 0, 1, ...; a dotted line.
+        stopped: name of a loop -> those of its seeds that ended early, marked with a cross. The mean ends where
+            the first of them does; beyond, the other seeds are thin lines: a mean of survivors would flatter.
     """
-    return _png(_curves_figure(curves, metrics, theory or {}))
+    return png(_curves_figure(curves, metrics, theory or {}, stopped or {}))
+
+
+def band(values: Iterable[float]) -> tuple[float, float, float]:
+    """Mean of some seeds, and what they spread over; NaN for none.
+
+    Of fewer than FEW_SEEDS the smallest and the largest value, else the 95% interval of the mean (Student's t).
+    """
+    known = [value for value in values if math.isfinite(value)]
+    mean = math.fsum(known) / len(known) if known else math.nan
+    if len(known) < FEW_SEEDS:
+        return mean, min(known, default=math.nan), max(known, default=math.nan)
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(len(known) - 1, 0.975)) * float(np.std(known, ddof=1)) / math.sqrt(len(known))
+    return mean, mean - half, mean + half
 
 
 def sample_grid(rows: Sequence[tuple[str, np.ndarray]], *, columns: int = 16) -> bytes:
@@ -83,6 +101,7 @@ def _curves_figure(
     curves: Mapping[str, Sequence[Sequence[GenerationRecord]]],
     metrics: Sequence[str],
     theory: Mapping[str, Sequence[float]],
+    stopped: Mapping[str, Sequence[Sequence[GenerationRecord]]] | None = None,
 ) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -95,17 +114,25 @@ def _curves_figure(
     figure = Figure(figsize=(4.0 * columns + 0.4, 3.0 * lines + 0.6), layout=layout)
     for i, key in enumerate(shown):
         axes = figure.add_subplot(lines, columns, i + 1)
-        _draw_panel(axes, key, curves, theory.get(key, ()))
+        _draw_panel(axes, key, curves, theory.get(key, ()), stopped or {})
         if i + columns >= len(shown):
             axes.set_xlabel("generation")
     if not shown:
-        figure.text(0.5, 0.5, "nothing measured yet", ha="center", color=_GREY)
+        figure.text(0.5, 0.5, "nothing measured yet", ha="center", color=GREY)
     _draw_legend(figure)
     if any(len(seeds) > 1 for seeds in curves.values()):
-        figure.supxlabel(
-            "line: mean of the seeds, band: smallest to largest", fontsize=8, color=_GREY, x=0.99, ha="right"
-        )
+        figure.supxlabel(_explained(curves.values(), bool(stopped)), fontsize=8, color=GREY, x=0.99, ha="right")
     return figure
+
+
+def _explained(curves: Iterable[Sequence[object]], stopped: bool) -> str:
+    """What line and band are, in words."""
+    counts = [len(seeds) for seeds in curves]
+    few, many = min(counts) < FEW_SEEDS, max(counts) >= FEW_SEEDS
+    bands = ["smallest to largest"] * few + ["95% interval of the mean"] * many
+    where = f" ({FEW_SEEDS} seeds or more)" if len(bands) > 1 else ""
+    ends = "; cross: stopped early, the mean ends at the first" if stopped else ""
+    return f"line: mean of the seeds, band: {', or '.join(bands)}{where}{ends}"
 
 
 def _draw_legend(figure: Figure) -> None:
@@ -132,13 +159,16 @@ def _draw_panel(
     key: str,
     curves: Mapping[str, Sequence[Sequence[GenerationRecord]]],
     theory: Sequence[float],
+    stopped: Mapping[str, Sequence[Sequence[GenerationRecord]]],
 ) -> None:
     from matplotlib.ticker import MaxNLocator
 
     for i, (name, seeds) in enumerate(curves.items()):
-        colour = _COLOURS[i % len(_COLOURS)]
-        style = "-" if i < len(_COLOURS) else "-."
-        generations, mean, low, high = _mean_and_band(seeds, key)
+        colour = COLOURS[i % len(COLOURS)]
+        style = "-" if i < len(COLOURS) else "-."
+        ended = stopped.get(name, ())
+        shared = min((run[-1].generation for run in ended), default=math.inf)
+        generations, mean, low, high = _mean_and_band(seeds, key, shared)
         axes.plot(
             generations,
             mean,
@@ -151,13 +181,15 @@ def _draw_panel(
         )
         if len(seeds) > 1:
             axes.fill_between(generations, low, high, color=colour, alpha=0.15, linewidth=0)
+        if ended:
+            _draw_ends(axes, key, seeds, ended, colour)
     for floor in sorted({_significant(_floor(seeds, key)) for seeds in curves.values()}):
         if math.isfinite(floor):
-            axes.axhline(floor, color=_GREY, linestyle="--", linewidth=1.2, label="real images", zorder=1)
+            axes.axhline(floor, color=GREY, linestyle="--", linewidth=1.2, label="real images", zorder=1)
     if len(theory):
         axes.plot(range(len(theory)), theory, color="black", linestyle=":", linewidth=1.5, label="theory")
-    axes.set_title(_title(key), loc="left", fontsize=11, fontweight="bold")
-    axes.set_title(_direction(key), loc="right", fontsize=8, color=_GREY)
+    axes.set_title(title(key), loc="left", fontsize=11, fontweight="bold")
+    axes.set_title(direction(key), loc="right", fontsize=8, color=GREY)
     last = max((record.generation for seeds in curves.values() for run in seeds for record in run), default=0)
     axes.set_xlim(-0.3, max(1, last) + 0.3)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -167,24 +199,32 @@ def _draw_panel(
     axes.tick_params(labelsize=9)
 
 
-def _mean_and_band(
-    seeds: Sequence[Sequence[GenerationRecord]], key: str
-) -> tuple[list[int], list[float], list[float], list[float]]:
-    """Generations, and mean, smallest and largest value over the seeds that have one; NaN where none has."""
-    values: dict[int, list[float]] = {}
+def _draw_ends(
+    axes: Axes,
+    key: str,
+    seeds: Sequence[Sequence[GenerationRecord]],
+    ended: Sequence[Sequence[GenerationRecord]],
+    colour: str,
+) -> None:
+    """Crosses where seeds ended early; from the first of them on, every seed by itself."""
+    shared = min(run[-1].generation for run in ended)
     for run in seeds:
-        for record in run:
-            value = _value(record, key)
-            values.setdefault(record.generation, []).extend([value] if math.isfinite(value) else [])
+        tail = [record for record in run if record.generation >= shared]
+        axes.plot([r.generation for r in tail], [_value(r, key) for r in tail], color=colour, linewidth=0.8)
+    generations, values = [run[-1].generation for run in ended], [_value(run[-1], key) for run in ended]
+    axes.plot(generations, values, "x", color=colour, markersize=9, markeredgewidth=2)
+
+
+def _mean_and_band(
+    seeds: Sequence[Sequence[GenerationRecord]], key: str, shared: float
+) -> tuple[list[int], list[float], list[float], list[float]]:
+    """Generations up to `shared`, and `band` of the seeds that have a value there."""
+    values: dict[int, list[float]] = {}
+    for record in (record for run in seeds for record in run if record.generation <= shared):
+        values.setdefault(record.generation, []).append(_value(record, key))
     generations = sorted(values)
-    known = [values[generation] for generation in generations]
-    mean = [math.fsum(row) / len(row) if row else math.nan for row in known]
-    return (
-        generations,
-        mean,
-        [min(row, default=math.nan) for row in known],
-        [max(row, default=math.nan) for row in known],
-    )
+    mean, low, high = zip(*(band(values[generation]) for generation in generations), strict=True)
+    return generations, list(mean), list(low), list(high)
 
 
 def _floor(seeds: Iterable[Sequence[GenerationRecord]], key: str) -> float:
@@ -204,18 +244,21 @@ def _value(record: GenerationRecord, key: str) -> float:
     return record.metrics.get(key, math.nan)
 
 
-def _title(key: str) -> str:
+def title(key: str) -> str:
+    """A metric's name for people."""
     return key.upper() if len(key) == 3 else key.replace("_", " ")
 
 
-def _direction(key: str) -> str:
+def direction(key: str) -> str:
+    """Which end of a metric is the good one, in words; empty if neither is."""
     from autophagy.metrics import METRICS
 
     better = METRICS[key].higher_is_better if key in METRICS else None
     return {True: "↑ higher is better", False: "↓ lower is better", None: ""}[better]
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """A figure as PNG, 150 dpi."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI)
     return buffer.getvalue()

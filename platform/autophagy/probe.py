@@ -49,8 +49,13 @@ class Probe:
         return np.mean([p.probabilities(h) for p, h in zip(self.parts, latents, strict=True)], axis=0)
 
     def confidence(self, latents: Sequence[np.ndarray], label: np.ndarray) -> np.ndarray:
-        """Own-label confidence xi(x, y) = softmax(o(x))_y (LSF), float32 [n]; NaN for a sample without a label."""
-        own = self.probabilities(latents)[np.arange(len(label)), np.maximum(label, 0)]
+        """Own-label confidence xi(x, y) = softmax(o(x))_y (LSF), float32 [n].
+
+        NaN for a sample without a label, 0 for a class that the probe was not fitted on.
+        """
+        known = self.probabilities(latents)
+        own = known[np.arange(len(label)), label.clip(0, known.shape[1] - 1)]
+        own = np.where(label < known.shape[1], own, 0)
         return np.where(label >= 0, own, np.nan).astype(np.float32)
 
     def to_bytes(self) -> tuple[bytes, dict[str, Any]]:

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 
 from autophagy.records import GenerationRecord
-from autophagy.stages import Stage
+from autophagy.stages import Stage, seconds
 from autophagy.store import Artifact, StageStore
 
 COLUMNS = ("fid", "precision", "recall", "confidence", "entropy", "real_share")
@@ -51,7 +51,7 @@ class ConsoleProgress:
         if store.is_done(stage.name, stage.key):
             return stage.ensure(store, wait=self._say)
         what = stage.name.replace("_", " ") + ("" if stage.generation is None else f" of generation {stage.generation}")
-        expected = stage.expected_seconds(store.history(stage.name))
+        expected = stage.expected(store.history(stage.name), seconds)
         about = "" if expected is None else f" of about {expected:.0f}"
         start = time.monotonic()
 
@@ -72,8 +72,8 @@ class ConsoleProgress:
             self.console.print(f"[bold]generation{names} seconds[/bold]", highlight=False)
             self.header_shown = True
         values = "".join(f"{_short(record.metrics.get(name, math.nan)):>{_width(name)}}" for name in COLUMNS)
-        seconds = sum(record.seconds.values())
-        self.console.print(f"{record.generation:>10}{values}{seconds:>8.1f}", highlight=False)
+        took = sum(record.seconds.values())
+        self.console.print(f"{record.generation:>10}{values}{took:>8.1f}", highlight=False)
 
     def _say(self, message: str) -> None:
         self.console.print(message, style="dim", highlight=False)

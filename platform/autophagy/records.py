@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +28,17 @@ UNLABELLED = -1
 _INDEX_BITS = 40
 
 
+def without_secrets(text: str) -> str:
+    """`text` with *** for the passwords and keys in its URIs: for whatever is printed, logged or tracked."""
+    text = re.sub(r"://(?:[^/\s:'\"]*:[^\s'\"]*|[^/\s'\"]*)@", "://***@", text)
+    return re.sub(r"(?i)([?&][\w-]*(?:secret|token|passw|key|credential|signature)[\w-]*=)[^&\s'\"]*", r"\1***", text)
+
+
 class UserError(Exception):
     """Something the user can mend: says what is wrong, where in the configuration, and what to do."""
+
+    def __str__(self) -> str:
+        return without_secrets(super().__str__())
 
 
 def sample_ids(generation: int, start: int, count: int) -> np.ndarray:

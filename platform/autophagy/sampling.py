@@ -115,7 +115,8 @@ class Sampler:
         model, num_classes = Model(**info["model"]), info["shape"][2]
         index = np.arange(start, start + generation.shard_size)
         # Round robin: every prefix of the samples has balanced classes.
-        labels = index % num_classes if model.conditional else np.full_like(index, UNLABELLED)
+        classes = np.setdiff1d(np.arange(num_classes), job.config.get("absent", ()))
+        labels = classes[index % len(classes)] if model.conditional else np.full_like(index, UNLABELLED)
         seeds = [seed_for(job.config["seed"], "image", int(i)) for i in index]
         images, variance = sample_images(denoisers, model, generation, labels, seeds)
         ids = sample_ids(job.config["generation_index"], start, len(index))

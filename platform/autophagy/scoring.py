@@ -11,7 +11,7 @@ import torch
 
 from autophagy.config import Model
 from autophagy.config import Probe as ProbeConfig
-from autophagy.data import tensor_column
+from autophagy.data import read_images, real_ids, tensor_column
 from autophagy.denoiser import denoising_error, latents, load_denoiser, noise_schedule
 from autophagy.features import device_of, feature_function, predict_classes, real_images
 from autophagy.probe import FIXED_PENALTY, TIMESTEPS, LinearProbe, Probe, Split, fit_best_penalty, fit_linear
@@ -154,7 +154,7 @@ def score_real(job: Job) -> None:
 
 
 class Encoder:
-    """The denoiser of generation 0 as what a probe is fitted on: images to pooled latents at a timestep."""
+    """The denoiser of a generation as what a probe is fitted on: images to pooled latents at a timestep."""
 
     def __init__(self, artifact: Artifact, pool: str, seed: int, device: torch.device) -> None:
         self.denoiser = load_denoiser(artifact, device)
@@ -174,15 +174,17 @@ class Encoder:
 
 
 def fit_probe(job: Job) -> dict[str, Any]:
-    """Builder of the `probe` stage (LSF). Inputs: `real`, and `encoder`, the denoiser of generation 0.
+    """Builder of a `probe` stage (LSF). Inputs: `real`, and `encoder`, the denoiser of generation 0 or a later one.
 
+    R stands for the real images there are: none of `unseen` classes, in which the probe therefore has no confidence.
     Timestep and L2 strength are compared on at most PROBE_COMPARISON images of R, by accuracy on a fifth of them; the
     probe is then fitted on all of R.
     """
     config, seed = ProbeConfig(**job.config["probe"]), job.config["seed"]
     encoder = Encoder(job.inputs["encoder"], config.pool, seed_for(seed, "probe-noise"), device_of(job))
-    images, label, ids = real_images(job.inputs, "train")
-    held_out, held_out_label, held_out_ids = real_images(job.inputs, "held_out")
+    ids, held_out_ids = (real_ids(job.inputs, split, job.config.get("unseen", ())) for split in ("train", "held_out"))
+    images, label = read_images(job.inputs, ids)
+    held_out, held_out_label = read_images(job.inputs, held_out_ids)
     rng = rng_for(seed, "probe")
     told = rng.permutation(label) if job.config["labels"] == "shuffled" else label
     rows = rng.permutation(len(images))[:PROBE_COMPARISON]

@@ -5,16 +5,21 @@ from __future__ import annotations
 import logging
 import math
 import statistics
+import sys
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
+
+import numpy as np
 
 from autophagy.records import UserError, digest
 from autophagy.store import Artifact, Attempt, StageStore
 
 T = TypeVar("T")
+SECONDS = "seconds"  # column of a stream: what a row has cost
 
 
 class Step(Protocol):
@@ -39,6 +44,10 @@ class Job:
 
 
 Builder = Callable[[Job], "dict[str, Any] | None"]  # returns the manifest's info: small facts about the artifact
+# Where a builder runs. worker: in a pooled Ray worker process. here: where the loop runs, as it starts Ray work itself.
+# free: where the loop runs, unless that is a Ray worker too: the loops of a sweep hold no CPU.
+Place = Literal["worker", "here", "free"]
+Cost = Callable[[Mapping[str, Any]], float]
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ class Stage:
     runtime: Mapping[str, Any] = field(default_factory=dict)
     version: int = 1  # raise when the builder's numbers change
     generation: int | None = None  # for people; None: before the loop
-    remote: bool = True  # the builder runs in a Ray worker; False: it starts Ray work itself
+    place: Place = "worker"
     count: int | None = None  # images, for a stage whose smaller results a larger one extends
     work: float | None = None  # how much there is to do, in a unit of the stage's own; None: not known beforehand
 
@@ -80,23 +89,40 @@ class Stage:
             start_ray()
             job = Job(self.config, self.runtime, inputs, attempt, store, self.key, self.count)
             attempt.info["work"] = self.work
-            attempt.info.update((run_in_worker(self.build, job) if self.remote else self.build(job)) or {})
+            away = self.place == "worker" or (self.place == "free" and in_worker())
+            attempt.info.update((run_in_worker if away else timed)(self.build, job))
 
         return store.build(self.name, self.key, self.spec, builder, wait)
 
-    def expected_seconds(self, history: Iterable[Mapping[str, Any]]) -> float | None:
-        """What building takes, scaled from those of the finished stages that are most alike; None: unknown.
+    def expected(self, history: Iterable[Mapping[str, Any]], cost: Cost) -> float | None:
+        """What building will cost, scaled from those of the finished stages that are most alike; None: unknown.
 
         Args:
             history: manifests of finished stages of this kind, as `StageStore.history` gives them.
+            cost: reads it from a manifest.
         """
-        past = [(m["seconds"], m["info"].get("work")) for m in history]
+        past = [(cost(m), m["info"].get("work")) for m in history]
         if self.work is None:
-            alike = [seconds for seconds, work in past if work is None]
+            alike = [spent for spent, work in past if work is None]
         else:
-            rates = [(abs(math.log(work / self.work)), seconds * self.work / work) for seconds, work in past if work]
-            alike = [seconds for distance, seconds in rates if distance == min(rates)[0]]
+            rates = [(abs(math.log(work / self.work)), spent * self.work / work) for spent, work in past if work]
+            alike = [spent for distance, spent in rates if distance == min(rates)[0]]
         return statistics.median(alike) if alike else None
+
+
+def seconds(manifest: Mapping[str, Any]) -> float:
+    """Wall seconds that a finished stage took."""
+    return float(manifest["seconds"])
+
+
+def device_seconds(manifest: Mapping[str, Any]) -> float:
+    """Seconds of one CPU or GPU that a finished stage took, waiting left out."""
+    return float(manifest["info"].get("device_seconds", manifest["seconds"]))
+
+
+def num_bytes(manifest: Mapping[str, Any]) -> float:
+    """Size of a finished stage's payload."""
+    return float(sum(file["size"] for file in manifest["files"].values()))
 
 
 def start_ray() -> None:
@@ -107,7 +133,21 @@ def start_ray() -> None:
         ray.init(log_to_driver=False, logging_level="ERROR")
 
 
-def run_in_worker(build: Builder, job: Job) -> dict[str, Any] | None:
+def in_worker() -> bool:
+    """Whether this process is a worker of Ray's, and not the one that a person started."""
+    ray = sys.modules.get("ray")  # a worker has it
+    return ray is not None and ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE
+
+
+def timed(build: Builder, job: Job) -> dict[str, Any]:
+    """What a builder says, and `device_seconds`: those of one CPU or GPU, or of as many as train."""
+    start = time.perf_counter()
+    info = build(job) or {}
+    seconds = (time.perf_counter() - start) * (job.runtime.get("num_workers") or 1)
+    return {"device_seconds": round(job.attempt.info.get("device_seconds", seconds), 3)} | info
+
+
+def run_in_worker(build: Builder, job: Job) -> dict[str, Any]:
     """Run a builder in a pooled Ray worker process, so that images stay out of the loop's own."""
     import ray
 
@@ -115,7 +155,7 @@ def run_in_worker(build: Builder, job: Job) -> dict[str, Any] | None:
     # DEFAULT: a Tune trial's placement group must not capture the task.
     remote = ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=3, scheduling_strategy="DEFAULT")
     try:
-        return ray.get(remote(build).remote(job))
+        return ray.get(remote(timed).remote(build, job))
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
 
@@ -158,7 +198,11 @@ def stream(job: Job, rows: list[dict[str, Any]], *steps: type[Step]) -> Iterator
             num_cpus=0.1 if position else 0.9,
             num_gpus=0.5 * use_gpu,
         )
-    yield from dataset.iter_rows()
+    start, seconds = time.perf_counter(), 0.0
+    for row in dataset.iter_rows():
+        seconds += row.pop(SECONDS, 0.0)
+        yield row
+    job.attempt.info["device_seconds"] = seconds or actors * (time.perf_counter() - start)
 
 
 @dataclass(frozen=True)
@@ -168,8 +212,10 @@ class Chain:
     steps: tuple[Step, ...]
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch after all steps."""
-        return reduce(lambda rows, step: step(rows), self.steps, batch)
+        """The batch after all steps, and the seconds that they took."""
+        start = time.perf_counter()
+        rows = reduce(lambda rows, step: step(rows), self.steps, batch)
+        return rows | {SECONDS: np.array([time.perf_counter() - start])}
 
 
 _loaded: OrderedDict[str, Any] = OrderedDict()

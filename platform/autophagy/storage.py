@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
 
-from autophagy.records import UserError
+from autophagy.records import UserError, without_secrets
 
 TEMPORARY = "tmp"  # files on their way to their name; what a killed process leaves here is garbage
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
@@ -53,7 +53,7 @@ class Storage:
         return {"uri": self.uri}
 
     def __repr__(self) -> str:
-        return f"Storage({_without_secrets(self.uri)!r})"
+        return f"Storage({without_secrets(self.uri)!r})"
 
     @cached_property
     def _resolved(self) -> tuple[FileSystem, str]:
@@ -94,10 +94,8 @@ class Storage:
         except (OSError, ValueError, NotImplementedError) as error:
             reason = " ".join(str(error).split())
             raise UserError(
-                _without_secrets(
-                    f"store: cannot use {self.uri!r} ({reason}); "
-                    "give a writable folder, or s3://bucket/prefix with its credentials in the environment"
-                )
+                f"store: cannot use {self.uri!r} ({reason}); "
+                "give a writable folder, or s3://bucket/prefix with its credentials in the environment"
             ) from error
 
     def at(self, *parts: str) -> str:
@@ -202,7 +200,3 @@ class Storage:
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(path)
-
-
-def _without_secrets(text: str) -> str:
-    return re.sub(r"://[^/@\s]*@", "://***@", text)

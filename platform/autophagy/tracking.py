@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 import logging
@@ -13,12 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autophagy.records import GenerationRecord, RunInfo, Tracker, UserError
+import numpy as np
+
+from autophagy.records import GenerationRecord, RunInfo, Tracker, UserError, without_secrets
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
+EXPERIMENT = "autophagy"  # the MLflow experiment of loops outside a sweep
 _LOGGER = logging.getLogger(__name__)
 _DIGEST_TAG, _NAME_TAG = "autophagy.digest", "autophagy.run"  # together they name a run, in every process
 _METRICS_A_BATCH, _PARAMS_A_BATCH, _TAGS_A_BATCH = 1000, 100, 100  # limits of one MLflow request
@@ -26,7 +30,7 @@ _PARAM_CHARACTERS, _TAG_CHARACTERS = 6000, 5000
 _SUMMARISED = ("fid", "kid", "precision", "recall")
 _SQLITE = "sqlite:///"
 # MLflow retries for minutes by default; a loop would rather go on and log again at its next generation.
-_MLFLOW_ENVIRONMENT = {
+MLFLOW_ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -65,11 +69,13 @@ class MLflowTracker:
             SQLite path is taken from the current directory.
         experiment: name of the MLflow experiment, made if it is missing. With a SQLite file its artifacts go
             to the folder `mlflow_artifacts` beside it, else to where the server keeps them.
+        tags: of every run besides its own; a sweep's loops have `mlflow.parentRunId` here.
     """
 
-    def __init__(self, tracking_uri: str, experiment: str = "autophagy") -> None:
+    def __init__(self, tracking_uri: str, experiment: str = EXPERIMENT, tags: Mapping[str, str] | None = None) -> None:
         self.tracking_uri = tracking_uri
         self.experiment = experiment
+        self._extra_tags = dict(tags or {})
         self._folder: Path | None = None  # of a SQLite file
         if tracking_uri.startswith(_SQLITE):
             path = Path(tracking_uri.removeprefix(_SQLITE)).absolute()
@@ -86,7 +92,7 @@ class MLflowTracker:
 
     def start(self, run: RunInfo) -> None:
         """Find the run of this loop or make it, with params, tags and dataset."""
-        self._info, self._run = run, None
+        self._info, self._run = dataclasses.replace(run, tags={**run.tags, **self._extra_tags}), None
         self._attempt(self._open)
 
     def log(self, records: Sequence[GenerationRecord]) -> None:
@@ -101,7 +107,7 @@ class MLflowTracker:
     def _attempt(self, action: Callable[[], object]) -> bool:
         """Whether MLflow took it: a loop outlives whatever a store, proxy or artifact back end raises."""
         try:
-            with _mlflow_environment():
+            with mlflow_environment(MLFLOW_ENVIRONMENT):
                 action()
         except Exception as error:
             self._run = None  # found again by the next call, or made again if it is gone
@@ -109,13 +115,13 @@ class MLflowTracker:
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
                 _LOGGER.warning(
                     "MLflow at %s fails (%s); the loop goes on, what is missed is logged once it answers",
-                    _without_password(self.tracking_uri),
-                    _without_password(reason),
+                    without_secrets(self.tracking_uri),
+                    without_secrets(reason),
                 )
             self._answers = False
             return False
         if not self._answers:
-            _LOGGER.warning("MLflow at %s answers again", _without_password(self.tracking_uri))
+            _LOGGER.warning("MLflow at %s answers again", without_secrets(self.tracking_uri))
         self._answers = True
         return True
 
@@ -192,8 +198,21 @@ class MLflowTracker:
         client.set_terminated(run_id, "FINISHED" if complete else "KILLED")
 
 
-def make_tracker(uri: str | None) -> Tracker:
-    """The tracker for a tracking URI: MLflow, or none for None.
+def tracking_for(given: str | None, folder: str | None) -> str | None:
+    """The tracking URI to use; None for none.
+
+    Args:
+        given: By the user: a URI, "none", or None for MLFLOW_TRACKING_URI, else the default.
+        folder: Of a store on a disk: the default is a SQLite file in it. None: there is no default.
+    """
+    if given == "none":
+        return None
+    default = None if folder is None else f"{_SQLITE}{folder}/mlflow.db"
+    return given or os.environ.get("MLFLOW_TRACKING_URI") or default
+
+
+def make_tracker(uri: str | None, experiment: str = EXPERIMENT, tags: Mapping[str, str] | None = None) -> Tracker:
+    """The tracker for a tracking URI: MLflow, or none for None. Experiment and tags are MLflow's.
 
     Raises:
         UserError: as `check_tracking_uri`, or the folder of a SQLite URI cannot be made.
@@ -206,7 +225,7 @@ def make_tracker(uri: str | None) -> Tracker:
             Path(uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"tracking_uri: {uri!r}: {error}; give a path that you can write") from error
-    return MLflowTracker(uri)
+    return MLflowTracker(uri, experiment, tags)
 
 
 def check_tracking_uri(uri: str) -> None:
@@ -273,17 +292,17 @@ def _values(record: GenerationRecord) -> dict[str, float]:
 
 
 def _summary(records: Sequence[GenerationRecord]) -> dict[str, float]:
-    """Best, mean and last value of the main metrics over the generations after the first."""
+    """Of the main metrics the best and the last value after generation 0, and the area under the whole curve."""
     from autophagy.metrics import METRICS
 
     summary: dict[str, float] = {}
     for key in _SUMMARISED:
-        rows = [record.metrics.get(key, math.nan) for record in records if record.generation > 0]
-        values = [value for value in rows if math.isfinite(value)]
+        curve = [record.metrics.get(key, math.nan) for record in records]
+        values = [value for value in curve[1:] if math.isfinite(value)]
         if values:
             summary[f"summary/best_{key}"] = max(values) if METRICS[key].higher_is_better else min(values)
-            summary[f"summary/mean_{key}"] = math.fsum(values) / len(values)
-            summary[f"summary/last_{key}"] = rows[-1]
+            summary[f"summary/last_{key}"] = curve[-1]
+            summary[f"summary/area_{key}"] = float(np.trapezoid(curve))
     return summary
 
 
@@ -318,14 +337,10 @@ def _key(name: str) -> str:
     return re.sub(r"[^\w\-. :/]", "_", name)
 
 
-def _without_password(text: str) -> str:
-    return re.sub(r"//[^@/\s]*@", "//", text)
-
-
 @contextmanager
-def _mlflow_environment() -> Iterator[None]:
-    """Our settings of MLflow, for the time of one call, where the user has none."""
-    ours = {key: value for key, value in _MLFLOW_ENVIRONMENT.items() if key not in os.environ}
+def mlflow_environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Settings of MLflow, for the time of one call, where the user has none."""
+    ours = {key: value for key, value in settings.items() if key not in os.environ}
     os.environ.update(ours)
     try:
         yield

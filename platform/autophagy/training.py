@@ -6,7 +6,7 @@ import copy
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from autophagy.config import Model, Training
-from autophagy.data import read_images, to_numpy
+from autophagy.data import read_images, real_ids, to_numpy
 from autophagy.denoiser import (
     WEIGHTS_FILE,
     autocast,
@@ -29,7 +29,7 @@ from autophagy.denoiser import (
     resolve_precision,
     to_unit,
 )
-from autophagy.records import IMAGE, LABEL, REAL, SAMPLE_ID, sample_ids, seed_for
+from autophagy.records import IMAGE, LABEL, SAMPLE_ID, seed_for
 from autophagy.stages import Job
 from autophagy.store import Artifact
 
@@ -191,18 +191,19 @@ def num_steps(training: Training, budget: int | None, num_images: int) -> int:
     return training.epochs * math.ceil(images / training.global_batch_size)
 
 
-def read_training_set(inputs: Mapping[str, Artifact]) -> tuple[Tensor, Tensor]:
+def read_training_set(inputs: Mapping[str, Artifact], unseen: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
     """Images uint8 [n, H, W, C] and labels int64 [n] of a `train` stage, sorted by sample id.
 
-    They are the whole of the `training_set` input if there is one, else what `select` kept, else the real set R.
+    They are the whole of the `training_set` input if there is one, else what `select` kept, else the real set R
+    without `unseen` classes.
     """
     if "training_set" in inputs:
         table = inputs["training_set"].read_table("images", columns=[SAMPLE_ID, LABEL, IMAGE]).sort_by(SAMPLE_ID)
         return torch.tensor(to_numpy(table, IMAGE)), torch.tensor(to_numpy(table, LABEL))
-    real = inputs["real"].info
-    ids = sample_ids(REAL, real["first_index"]["train"], real["sizes"]["train"])
     if "select" in inputs:
         ids = to_numpy(inputs["select"].read_table("kept.parquet", columns=[SAMPLE_ID]), SAMPLE_ID)
+    else:
+        ids = real_ids(inputs, "train", unseen)
     images, labels = read_images(inputs, ids)
     return torch.from_numpy(images), torch.from_numpy(labels)
 
@@ -220,7 +221,7 @@ def _run(
     job: Job, training: Training, device: torch.device, checkpointing: Checkpointing, **worker: Any
 ) -> dict[str, Any]:
     """The work of one worker from reading the images to, on rank 0, writing the weights."""
-    images, labels = read_training_set(job.inputs)
+    images, labels = read_training_set(job.inputs, job.config.get("unseen", ()))
     if images.nbytes <= training.resident_bytes:
         images = images.to(device)
     learner = _learner(job, training, device)

@@ -48,6 +48,8 @@ def measured(**changes):
         reference_confidence=np.full(100, 0.75, dtype=np.float32),
         num_candidates=400,
         num_kept=150,
+        training_label=np.arange(150) % classes,
+        new_classes=(2,),
     )
     return dataclasses.replace(everything, **changes)
 
@@ -87,6 +89,8 @@ def test_everything_is_measured():
     assert values["label_agreement"] == pytest.approx(100 / 120)
     assert values["class_histogram"] == pytest.approx(60 / 120 - 0.34, abs=1e-12)
     assert values["kept_share"] == 0.375
+    assert values["new_class_share"] == pytest.approx(1 / 3)
+    assert values["new_class_agreement"] == 0.75  # of 40 asked for class 2 the first 10 look like class 0
     assert values["real_share"] == values["share_real"] == values["share_1"] == pytest.approx(1 / 3)
     assert values["mean_age"] == pytest.approx((3 + 2 + 1) / 3)
     assert values["ole"] > 0
@@ -117,8 +121,10 @@ def test_ole_ignores_the_scale_of_the_latents():
     [
         ({"synthetic_latent": None}, {"ole"}),
         ({"synthetic_probe_label": None}, {"probe_accuracy"}),
-        ({"synthetic_predicted": None}, {"label_agreement", "class_histogram"}),
-        ({"synthetic_label": NO_LABELS}, {"ole", "probe_accuracy", "label_agreement"}),
+        ({"synthetic_predicted": None}, {"label_agreement", "class_histogram", "new_class_agreement"}),
+        ({"synthetic_label": NO_LABELS}, {"ole", "probe_accuracy", "label_agreement", "new_class_agreement"}),
+        ({"new_classes": ()}, {"new_class_share", "new_class_agreement"}),
+        ({"new_classes": (5,)}, {"new_class_agreement"}),
         ({"synthetic_confidence": np.full(120, np.nan, np.float32)}, CONFIDENCE - {"confidence_real"}),
         ({"reference_confidence": np.full(100, np.nan, np.float32)}, {"confidence_real"}),
         ({"num_candidates": 0, "num_kept": 0}, {"kept_share"}),

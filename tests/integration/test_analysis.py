@@ -7,21 +7,20 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from entropy_generalization import ALIKE, X, Y, correlations, main, scores
-from frames import read_runs
+from entropy_generalization import ALIKE, X, Y, all_runs, correlations, main, scores
 
 from autophagy.loop import read_records
 from autophagy.store import StageStore
 
 
 def test_a_row_for_each_generation_with_metrics_and_settings(finished_store, tmp_path):
-    frame = read_runs([str(finished_store), str(finished_store)])
+    frame = all_runs([str(finished_store), str(finished_store)])
     records = read_records("tiny", StageStore(finished_store))
     assert frame["generation"].tolist() == [0, 1, 2], "a loop that is there twice counts once"
     assert frame["fid"].tolist() == [record.metrics["fid"] for record in records]
     assert set(frame["selection.strategy"]) == {"random"}
     assert set(frame["correction.kind"]) == {"none"}
-    assert read_runs([str(tmp_path / "nothing")]).empty
+    assert all_runs([str(tmp_path / "nothing")]).empty
 
 
 def points(slope: float, gap: float, num_loops: int = 6) -> pd.DataFrame:
@@ -54,7 +53,7 @@ def test_the_command_draws_and_prints(finished_store, tmp_path, monkeypatch, cap
     main()
     assert out.read_bytes().startswith(b"\x89PNG")
     assert "digits 8 classifier 64" in capsys.readouterr().out
-    assert len(scores(read_runs([str(finished_store)]))) == 2
+    assert len(scores(all_runs([str(finished_store)]))) == 2
 
 
 def test_no_runs_are_one_line(tmp_path, monkeypatch, capsys):

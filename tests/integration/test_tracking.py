@@ -100,8 +100,8 @@ def test_a_finished_run_holds_everything(uri, tmp_path, database, caplog):
         assert metric.timestamp == run.info.start_time + 1750 * (k + 1)  # as long as the loop has computed
     summary = {key: value for key, value in run.data.metrics.items() if key.startswith("summary/")}
     assert summary == pytest.approx(
-        {"summary/best_fid": 10, "summary/mean_fid": 11.5, "summary/last_fid": 14}
-        | {"summary/best_recall": 0.8, "summary/mean_recall": 0.65, "summary/last_recall": 0.5}
+        {"summary/best_fid": 10, "summary/area_fid": 46, "summary/last_fid": 14}
+        | {"summary/best_recall": 0.8, "summary/area_recall": 2.8, "summary/last_recall": 0.5}
     )
     (dataset_input,) = run.inputs.dataset_inputs
     assert (dataset_input.dataset.name, dataset_input.dataset.digest) == ("digits", digest("digits"))

@@ -130,6 +130,19 @@ def run_set(*settings: str) -> list[str]:
             ["generation.guidance_scale=2", "training.condition_dropout=0"],
             ["generation.guidance_scale = 2.0", "training.condition_dropout > 0"],
         ),
+        # dynamic classes
+        (["data.appear={7: 0}"], ["data.appear.7 = 0", "greater than or equal to 1"]),
+        (["data.vanish={-7: 1}"], ["data.vanish.-7 = -7", "greater than or equal to 0"]),
+        (["data.appear={seven: 1}"], ["data.appear.seven = 'seven'", "integer"]),
+        (["data.appear={7: 2}", "data.vanish={7: 2}"], ["data.vanish.7 = 2", "appears in generation 2", "3 or more"]),
+        (["data.appear={7: 2}", "scenario.kind=fresh_mix"], ["data.appear = {7: 2}", "constant_mix"]),
+        (
+            ["data.vanish={7: 2}", "model.conditional=false", "selection={strategy: random}"],
+            ["data.vanish", "model.conditional=true"],
+        ),
+        # a probe that is refitted
+        (["selection.refresh=0"], ["selection.refresh = 0", "greater than or equal to 1"]),
+        (["selection.strategy=random", "selection.refresh=2"], ["selection.refresh = 2", "random has no such field"]),
         # how a setting is written
         (["epochs"], ["--set epochs", "section.field=value"]),
         (["=3"], ["--set =3", "section.field=value"]),

@@ -11,7 +11,7 @@ import pytest
 
 from autophagy.cli import describe, main, tracking_of
 from autophagy.graph import plan_loop
-from autophagy.recipes import RECIPES, load_recipe
+from autophagy.recipes import RECIPES, SWEEPS, load_recipe
 from autophagy.store import StageStore
 
 
@@ -35,13 +35,14 @@ def command(capsys, *arguments: str) -> str:
 
 def test_recipes_lists_every_recipe_with_its_purpose(capsys):
     lines = command(capsys, "recipes").splitlines()
-    assert [line.split()[0] for line in lines] == [recipe.__name__ for recipe in RECIPES]
-    assert all(len(line.split()) > 5 for line in lines)
+    listed = [line for line in lines if line.startswith("  ")]
+    assert [line.split()[0] for line in listed] == [recipe.__name__ for recipe in (*RECIPES, *SWEEPS)]
+    assert all(len(line.split()) > 5 for line in listed)
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["run", "--help"], ["plan", "--help"], ["recipes", "--help"], ["store", "--help"]]
+    [["--help"], ["run", "--help"], ["sweep", "--help"], ["plan", "--help"], ["recipes", "--help"], ["store", "--help"]]
     + [["store", name, "--help"] for name in ("ls", "verify", "gc")],
     ids=" ".join,
 )

@@ -66,6 +66,18 @@ class TestParse:
         path.write_text(yaml.safe_dump(experiment.model_dump(mode="json")))
         assert load_recipe(str(path)) == experiment
 
+    def test_a_schedule_of_classes_survives_a_yaml_file(self, tmp_path):
+        experiment = settings(LSF, "data.appear={7: 2, 9: 4}", "data.vanish.7=3", "selection.refresh=2")
+        path = tmp_path / "saved.yaml"
+        path.write_text(yaml.safe_dump(experiment.model_dump(mode="json")))
+        assert load_recipe(str(path)) == experiment
+        assert (experiment.data.appear, experiment.data.vanish, experiment.refresh) == ({7: 2, 9: 4}, {7: 3}, 2)
+
+    def test_classes_come_and_go(self):
+        data = settings(LSF, "data.appear={7: 2, 9: 4}", "data.vanish={3: 3, 7: 4}").data
+        assert [data.unseen(k) for k in range(5)] == [[7, 9], [7, 9], [9], [9], []]
+        assert [data.absent(k) for k in range(5)] == [[7, 9], [7, 9], [9], [3, 9], [3, 7]]
+
     def test_a_file_without_a_name_gives_the_run_its_own(self, tmp_path):
         path = tmp_path / "my_loop.yml"
         path.write_text("data: {source: digits}\n")
@@ -165,6 +177,8 @@ class TestDigest:
             "data.labels": "shuffled",
             "data.num_clusters": "5",
             "data.cluster_timestep": "50",
+            "data.appear": "{7: 2}",
+            "data.vanish": "{7: 2}",
             "model.block_out_channels": "[32, 32]",
             "model.layers_per_block": "2",
             "model.attention": "true",
@@ -199,8 +213,8 @@ class TestDigest:
         assert len({base.digest, *digests.values()}) == len(other) + 1
 
     def test_selection_and_scenario_fields_matter(self):
-        changed = [settings(LSF, s) for s in ("selection.timestep=50", "selection.pool=max", "scenario.kind=replace")]
-        assert len({e.digest for e in [LSF, *changed]}) == 4
+        one = ("selection.timestep=50", "selection.pool=max", "selection.refresh=2", "scenario.kind=replace")
+        assert len({e.digest for e in [LSF, *(settings(LSF, s) for s in one)]}) == 5
 
     def test_more_generations_are_another_experiment_where_they_need_more_fresh_images_from_the_split(self):
         fresh = settings(LSF, "scenario.kind=fresh_mix")

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autophagy.config import Experiment
+from autophagy.config import Experiment, override, parse
 from autophagy.graph import plan_loop
 from autophagy.recipes import load_recipe, variant
+from autophagy.records import digest
 from autophagy.sources import absolute
 
 BASE = variant(load_recipe("lsf_digits"), "base", "generations=2")
@@ -193,6 +194,76 @@ def test_real_images_are_named_by_their_content_and_found_where_they_lie(tmp_pat
     assert there.runtime["source"] == f"npz:{tmp_path}/there/real.npz"
     np.savez(tmp_path / "there" / "real.npz", image=images + 1)
     assert real(f"npz:{tmp_path}/there/real.npz").key != here.key
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ([], "e731d1de6c80f56b1dcee497b8b62ae6"),
+        (["selection.strategy=random"], "c560e77a507a8d5bfcd4d88c58c82515"),
+        (["selection.strategy=ole", "scenario.kind=replace"], "ed241188f064a72cd1a37b4f1aaab265"),
+        (["selection.strategy=anti_lsf", "data.labels=ssc_omp"], "c38db281aabd9e070c4e9877cb7bddf1"),
+        (["scenario.kind=constant_mix", "correction.kind=neon"], "93878eca90b8c305fee13f21bc8a92eb"),
+        (["scenario.kind=fresh_mix", "correction.kind=self_correction"], "9e5af74e0d997509470da41695457cac"),
+        (
+            ["model.conditional=false", "data.labels=predicted", "selection={strategy: greedy, feature_space: latent}"],
+            "77d86212eb523058804f3ab5a23f3060",
+        ),
+    ],
+)
+def test_keys_are_those_of_stores_in_use(settings, expected, tmp_path, monkeypatch):
+    """A new field must leave the keys of loops that do not use it: else everything would be computed again."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "image.png").write_bytes(b"any")
+    fixed = ["data.source=folder:images", "data.image_size=8", "generations=2"]
+    experiment = parse(override(load_recipe("lsf_digits").model_dump(mode="json"), [*fixed, *settings]))
+    named = [[k, name, stage.key] for k, stages in enumerate(plan_loop(experiment)) for name, stage in stages.items()]
+    assert digest([experiment.digest, named]) == expected
+
+
+def test_a_class_that_appears_later_changes_all_that_learns_or_samples():
+    assert changed("data.appear={7: 2}") == ALL - {(0, "real"), (0, "feature_network")}
+    plan = plan_loop(variant(BASE, "later", "data.appear={7: 2}"))
+    assert [stages["generate"].config.get("absent") for stages in plan] == [[7], [7], None]
+    assert [stages["select"].config.get("unseen") for stages in plan[1:]] == [[7], None]
+    unlabelled = plan_loop(variant(BASE, "later", "data.appear={7: 2}", "data.labels=kmeans"))[0]["train_unlabelled"]
+    assert "unseen" not in unlabelled.config
+
+
+def test_a_class_that_vanishes_changes_nothing_before():
+    assert changed("data.vanish={7: 2}") == {(2, "generate"), (2, "evaluate")}
+    assert changed("data.vanish={7: 3}") == set()
+
+
+def test_a_probe_is_refitted_every_so_many_generations_and_never_after_the_last():
+    plan = plan_loop(variant(BASE, "long", "selection.refresh=2", "generations=6"))
+    assert [k for k, stages in enumerate(plan) if "probe" in stages] == [0, 2, 4]
+    assert [k for k, stages in enumerate(plan) if "rescore" in stages] == [3, 4, 5, 6]
+    roles = [sorted(r for r in stages["select"].inputs if r.startswith("rescore/")) for stages in plan[1:]]
+    assert roles == [[], [], ["rescore/3"], ["rescore/3", "rescore/4"], ["rescore/5"], ["rescore/5", "rescore/6"]]
+    for k, fitted in ((3, 2), (4, 2), (5, 4), (6, 4)):
+        inputs = plan[k]["rescore"].inputs
+        assert (inputs["probe"], inputs["encoder"]) == (plan[fitted]["probe"], plan[fitted]["train"])
+        assert plan[fitted]["probe"].inputs["encoder"] is plan[fitted]["train"]
+    # What is measured stays with the probe of generation 0.
+    assert all(stages[name].inputs["probe"] is plan[0]["probe"] for stages in plan for name in ("generate", "evaluate"))
+
+
+def test_loops_share_all_stages_until_the_first_refit():
+    long = variant(BASE, "long", "generations=6")
+    assert changed("selection.refresh=6", base=long) == set()
+    assert {k for k, _ in changed("selection.refresh=4", base=long)} == {5, 6}
+    often = variant(long, "often", "selection.refresh=2")
+    assert {k for k, _ in changed("selection.refresh=3", base=often)} == {3, 4, 5, 6}
+    assert changed("generations=9", base=often) == {(6, "generate"), (6, "evaluate")}
+
+
+def test_a_refitted_probe_looks_into_the_model_that_samples_and_at_the_classes_there_are():
+    settings = ("selection.refresh=1", "correction.kind=neon", "generations=3", "data.appear={7: 2, 8: 3}")
+    plan = plan_loop(variant(BASE, "neon", *settings))
+    assert plan[1]["probe"].inputs["encoder"] is plan[1]["extrapolate"]
+    assert [plan[k]["probe"].config["unseen"] for k in range(3)] == [[7, 8], [7, 8], [8]]
 
 
 @pytest.mark.parametrize(

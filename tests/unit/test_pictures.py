@@ -53,6 +53,30 @@ def test_seeds_become_their_mean_and_a_band_of_their_range():
     assert {(x, y) for x, y in corners} >= {(0, 1), (0, 5), (1, 2), (1, 8), (2, 6)}
 
 
+def test_the_mean_ends_where_a_seed_was_stopped_and_the_others_go_on_as_thin_lines():
+    short, long = _run(fid=[1.0, 8.0]), _run(fid=[3.0, 4.0, 5.0, 6.0])
+    figure = _curves_figure({"lsf": [short, long]}, ["fid"], {}, {"lsf": [short]})
+    (axes,) = figure.axes
+    np.testing.assert_array_equal(_lines(axes)["lsf"].get_xydata(), [[0, 2], [1, 6]])
+    (cross,) = [line for line in axes.lines if line.get_marker() == "x"]
+    np.testing.assert_array_equal(cross.get_xydata(), [[1, 8]])
+    tails = [line.get_xydata().tolist() for line in axes.lines if line.get_linewidth() < 1]
+    assert tails == [[[1, 8]], [[1, 4], [2, 5], [3, 6]]]
+    assert "stopped early" in figure.get_supxlabel()
+
+
+def test_the_figure_says_what_its_bands_are():
+    few, many = [_run(fid=[1.0, 2.0])] * 2, [_run(fid=[float(i), 2.0]) for i in range(5)]
+    told = [
+        _curves_figure(curves, ["fid"], {}).get_supxlabel()
+        for curves in ({"a": few}, {"b": many}, {"a": few, "b": many})
+    ]
+    assert "smallest to largest" in told[0]
+    assert "95%" not in told[0]
+    assert told[1].endswith("95% interval of the mean")
+    assert told[2].endswith("smallest to largest, or 95% interval of the mean (5 seeds or more)")
+
+
 def test_what_real_images_reach_is_one_dashed_line():
     run = _run(fid=[4.0, 5.0], real_vs_real_fid=[2.0, math.nan], confidence=[0.5, 0.6], confidence_real=[0.9, 0.9])
     fid, confidence = _curves_figure({"a": [run], "b": [run]}, ["fid", "confidence"], {}).axes

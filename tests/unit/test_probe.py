@@ -129,6 +129,12 @@ class TestProbe:
         label[[1, 4]] = -1
         assert np.flatnonzero(np.isnan(probe_of(linear()).confidence([h], label))).tolist() == [1, 4]
 
+    def test_there_is_no_confidence_in_a_class_that_the_probe_does_not_know(self):
+        h, label = gaussians(4, 2, 8.0)
+        label[[1, 4]] = [4, 9]
+        confidence = probe_of(linear()).confidence([h], label)
+        assert np.flatnonzero(confidence == 0).tolist() == [1, 4]
+
     def test_huge_logits_do_not_overflow(self):
         h = np.full((1, DIM), 1e6, np.float32)
         assert np.isfinite(linear().probabilities(h)).all()

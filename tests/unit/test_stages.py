@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from autophagy import stages
-from autophagy.stages import Job, Stage, once
+from autophagy.stages import Job, Stage, once, seconds
 from autophagy.store import StageStore
 
 
@@ -18,7 +18,7 @@ def build(job: Job) -> dict[str, int]:
 
 
 def stage(name: str = "train", config: dict | None = None, **fields: object) -> Stage:
-    return Stage(name, build, config or {"lr": 0.1}, remote=False, **fields)
+    return Stage(name, build, config or {"lr": 0.1}, place="here", **fields)
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ class TestEnsure:
         def fail(job: Job) -> None:
             raise OSError("disk full")
 
-        broken = Stage("train", fail, {}, remote=False)
+        broken = Stage("train", fail, {}, place="here")
         with pytest.raises(OSError, match="disk full"):
             broken.ensure(store)
         assert not store.is_done("train", broken.key)
@@ -100,26 +100,26 @@ class TestExpectedSeconds:
 
     @staticmethod
     def past(*rows: tuple[float, float | None]) -> list[dict]:
-        return [{"seconds": seconds, "info": {"work": work}} for seconds, work in rows]
+        return [{"seconds": spent, "info": {"work": work}} for spent, work in rows]
 
     def test_is_unknown_without_stages_alike(self):
-        assert stage().expected_seconds([]) is None
-        assert stage().expected_seconds(self.past((3.0, 10))) is None
-        assert stage(work=10).expected_seconds(self.past((3.0, None))) is None
+        assert stage().expected([], seconds) is None
+        assert stage().expected(self.past((3.0, 10)), seconds) is None
+        assert stage(work=10).expected(self.past((3.0, None)), seconds) is None
 
     def test_is_the_median_where_the_work_is_not_known(self):
-        assert stage().expected_seconds(self.past((1, None), (9, None), (2, None), (100, 5))) == 2
+        assert stage().expected(self.past((1, None), (9, None), (2, None), (100, 5)), seconds) == 2
 
     def test_is_scaled_from_the_stages_of_most_similar_work(self):
         past = self.past((1.0, 1), (10.0, 100), (14.0, 100), (1000.0, 10_000))
-        assert stage(work=200).expected_seconds(past) == 24
-        assert stage(work=100).expected_seconds(past) == 12
+        assert stage(work=200).expected(past, seconds) == 24
+        assert stage(work=100).expected(past, seconds) == 12
 
     def test_a_finished_stage_remembers_its_work(self, store):
         stage(work=50).ensure(store)
         (manifest,) = store.history("train")
         assert manifest["info"]["work"] == 50
-        assert stage(work=100).expected_seconds([manifest]) == pytest.approx(2 * manifest["seconds"])
+        assert stage(work=100).expected([manifest], seconds) == pytest.approx(2 * manifest["seconds"])
 
 
 def test_once_keeps_the_last_few():

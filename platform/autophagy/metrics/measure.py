@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from autophagy.metrics.structure import (
     total_variance,
     vendi_score,
 )
-from autophagy.records import rng_for
+from autophagy.records import UNLABELLED, rng_for
 
 _OLE_PER_CLASS = 50
 _CONFIDENCE_PERCENTILES = (10, 25, 50, 75, 90)
@@ -75,6 +75,8 @@ METRICS: dict[str, Metric] = {
     "real_share": Metric("share of real images in D_k", None),
     "mean_age": Metric("mean age of D_k in generations; real counts as generation -1", None),
     "kept_share": Metric("share of the candidates that was kept", None),
+    "new_class_share": Metric("share of D_k of classes that appeared after generation 0", None),
+    "new_class_agreement": Metric("label_agreement of the S_k of classes that appeared after generation 0", True),
 }
 
 
@@ -101,6 +103,8 @@ class Measured:
     num_kept: int
     k: int = 5  # neighbours of precision, recall, density, coverage
     seed: int = 0  # of the random subsets; the same for all generations makes them comparable
+    training_label: np.ndarray | None = None  # int64 [m]
+    new_classes: Sequence[int] = ()  # those that appear after generation 0
 
 
 def measure(m: Measured) -> dict[str, float]:
@@ -215,6 +219,16 @@ def _labels(m: Measured) -> dict[str, float]:
     }
 
 
+def _new_classes(m: Measured) -> dict[str, float]:
+    if not m.new_classes or m.training_label is None:
+        return {}
+    asked = np.where(np.isin(m.synthetic_label, m.new_classes), m.synthetic_label, UNLABELLED)
+    return {
+        "new_class_share": float(np.isin(m.training_label, m.new_classes).mean()),
+        "new_class_agreement": _agreement(m.synthetic_predicted, asked),
+    }
+
+
 def _class_histogram(m: Measured) -> dict[str, float]:
     if m.synthetic_predicted is None:
         return {}
@@ -259,6 +273,7 @@ _PARTS: tuple[Callable[[Measured], dict[str, float]], ...] = (
     _ole,
     _confidence,
     _labels,
+    _new_classes,
     _class_histogram,
     _provenance,
     _kept,

@@ -8,6 +8,7 @@ from pydantic import Field
 from autophagy.selection.base import Candidates, ScoredSelector
 
 Timestep = Annotated[int, Field(ge=0, le=999)]
+Refresh = Annotated[int, Field(ge=1)] | None
 
 
 class ConfidenceSelector(ScoredSelector):
@@ -15,12 +16,14 @@ class ConfidenceSelector(ScoredSelector):
 
     The confidence of image x with label y is xi(x, y) = softmax(W h + b)_y, where h is the bottleneck latent
     of x in the denoiser of generation 0 and (W, b) a multinomial logistic regression fitted once on real
-    latents.
+    latents. With `refresh` m both are replaced after every m generations: by the denoiser of that generation, and
+    a regression on its latents of the real images there are by then.
     """
 
     # Diffusion timesteps of the latents: that of the best held-out accuracy, one, or several averaged.
     timestep: Literal["auto"] | Timestep | Annotated[tuple[Timestep, ...], Field(min_length=1)] = "auto"
     pool: Literal["flatten", "mean", "max"] = "flatten"  # over the positions of the bottleneck
+    refresh: Refresh = None  # generations from one fit of the probe to the next; null: fitted once
 
     @property
     def needs(self) -> frozenset[str]:

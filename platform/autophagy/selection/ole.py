@@ -7,6 +7,7 @@ from pydantic import Field
 
 from autophagy.records import LABEL, LATENT
 from autophagy.selection.base import Candidates, ScoredSelector
+from autophagy.selection.lsf import Refresh
 
 
 class Ole(ScoredSelector):
@@ -23,6 +24,7 @@ class Ole(ScoredSelector):
 
     strategy: Literal["ole"] = "ole"
     drop: Annotated[float, Field(gt=0, le=1)] = 0.5  # share of the candidates that leaves in every round
+    refresh: Refresh = None  # generations after which latents come from a later denoiser; null: always that of 0
 
     @property
     def needs(self) -> frozenset[str]:

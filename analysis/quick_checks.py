@@ -1,0 +1,237 @@
+"""The quick checks of Latent Space Filtering (arXiv 2511.12742) on one loop: what its latents, scores and images show.
+
+All but OLE at further timesteps is read from what the stages keep; nothing is computed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from autophagy.data import read_images, to_numpy
+from autophagy.loop import read_records
+from autophagy.metrics import TooFewRows, balanced_unit_rows, ole_score
+from autophagy.records import (
+    CONFIDENCE,
+    FEATURES,
+    IMAGE,
+    LABEL,
+    LATENT,
+    REAL,
+    SAMPLE_ID,
+    origin_generation,
+    rng_for,
+)
+from autophagy.store import Artifact, StageStore
+
+PER_GENERATION = 200  # points of a scatter plot, and images encoded at further timesteps
+OLE_PER_CLASS = 50  # as the metric `ole`
+
+
+class StoredLoop:
+    """A run in a store: its records, and its stages, opened when they are asked for."""
+
+    def __init__(self, name: str, store: StageStore) -> None:
+        self.name, self.store = name, store
+        self.records = read_records(name, store)
+        self._opened: dict[tuple[str, int], Artifact | None] = {}
+
+    @property
+    def generations(self) -> range:
+        """The generations that are finished."""
+        return range(len(self.records))
+
+    def stage(self, name: str, generation: int = 0) -> Artifact | None:
+        """A stage of a generation; None if the loop has none of this name, or the store has lost it."""
+        place = (name, generation)
+        if place not in self._opened:
+            key = self.records[generation].stages.get(name)
+            self._opened[place] = self.store.open(name, key) if key else None
+        return self._opened[place]
+
+    def needed(self, name: str, generation: int = 0) -> Artifact:
+        """A stage that must be there.
+
+        Raises:
+            FileNotFoundError: it is not.
+        """
+        found = self.stage(name, generation)
+        if found is None:
+            raise FileNotFoundError(f"{self.name}: the store has no {name} stage of generation {generation}")
+        return found
+
+    def scores(self, generation: int, columns: Sequence[str], count: int) -> pa.Table:
+        """Columns of the first `count` samples of a generation, of held-out real images for REAL."""
+        artifact = self.needed("score") if generation == REAL else self.needed("generate", generation)
+        part = "held_out" if generation == REAL else "images"
+        return _first_rows(artifact, part, columns, count)
+
+    def latents(self, generation: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Latents float32 [n, L] of the first samples, n <= count, and their labels int64 [n].
+
+        Raises:
+            FileNotFoundError: the loop has no probe, and so no latents.
+        """
+        real = generation == REAL
+        artifact = self.needed("score") if real else self.needed("generate", generation)
+        table = _first_rows(artifact, "latents/held_out" if real else "latents", [LATENT], count)
+        label = to_numpy(self.scores(generation, [LABEL], table.num_rows), LABEL)
+        return to_numpy(table, LATENT).astype(np.float32), label
+
+    def images(self, generation: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The first images uint8 [n, H, W, C], their labels and ids int64 [n]; of the real training set for REAL."""
+        artifact = self.needed("real") if generation == REAL else self.needed("generate", generation)
+        part = "images/train" if generation == REAL else "images"
+        table = _first_rows(artifact, part, [LABEL, IMAGE], count)
+        return to_numpy(table, IMAGE), to_numpy(table, LABEL), to_numpy(table, SAMPLE_ID)
+
+
+def _first_rows(artifact: Artifact, part: str, columns: Sequence[str], count: int) -> pa.Table:
+    """The rows with the lowest sample ids."""
+    table = artifact.read_table(part, columns=[SAMPLE_ID, *columns])
+    return table.take(pc.sort_indices(table[SAMPLE_ID])[:count])
+
+
+def latent_map(loop: StoredLoop, count: int = PER_GENERATION) -> tuple[pd.DataFrame, float]:
+    """Latents in the plane that real ones vary in most, and the share of their variance that the plane holds.
+
+    The axes are the first two principal components of held-out real latents, the same for all generations: what
+    drifts, drifts in the picture.
+
+    Returns:
+        Columns `generation` (REAL = -1), `x`, `y`, `label`: `count` rows a generation.
+    """
+    from sklearn.decomposition import PCA
+
+    real, label = loop.latents(REAL, 10 * count)
+    plane = PCA(n_components=2, svd_solver="randomized", random_state=0).fit(real)
+    parts = [_placed(REAL, plane.transform(real[:count]), label[:count])]
+    for k in loop.generations:
+        latent, label = loop.latents(k, count)
+        parts.append(_placed(k, plane.transform(latent), label))
+    return pd.concat(parts, ignore_index=True), float(plane.explained_variance_ratio_.sum())
+
+
+def _placed(generation: int, points: np.ndarray, label: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame({"generation": generation, "x": points[:, 0], "y": points[:, 1], "label": label})
+
+
+def confidence_distribution(loop: StoredLoop, num_samples: int, points: int = 51) -> pd.DataFrame:
+    """Share of the measured images that are at most so sure of their own label.
+
+    Returns:
+        Columns `generation` (REAL: held-out real images), `confidence` in [0, 1] and `share`. Empty without a probe.
+    """
+    grid = np.linspace(0, 1, points)
+    rows = []
+    for k in (REAL, *loop.generations):
+        values = to_numpy(loop.scores(k, [CONFIDENCE], num_samples), CONFIDENCE)
+        values = values[~np.isnan(values)]
+        if len(values):
+            shares = np.searchsorted(np.sort(values), grid, side="right") / len(values)
+            rows += [(k, float(c), float(s)) for c, s in zip(grid, shares, strict=True)]
+    return pd.DataFrame(rows, columns=["generation", "confidence", "share"])
+
+
+def ole_by_timestep(loop: StoredLoop, timesteps: Sequence[int] = (), count: int = 2 * PER_GENERATION) -> pd.DataFrame:
+    """OLE by generation and timestep: columns `generation` (REAL: training images), `timestep`, `ole`.
+
+    The cached latents are those of the probe's first timestep. For others `count` images of every generation are
+    encoded, which takes seconds for small images. All are normalised alike: the same number of unit rows of each class.
+
+    Args:
+        timesteps: In 0 .. num_train_timesteps - 1; none: the probe's own, from cached latents.
+    """
+    from autophagy.scoring import Encoder
+
+    probe = loop.needed("probe")
+    rows = []
+    if not timesteps:
+        for k in (REAL, *loop.generations):
+            rows.append((k, int(probe.info["timesteps"][0]), _ole(*loop.latents(k, count))))
+    else:
+        import torch
+
+        encoder = Encoder(loop.needed("train"), probe.info["pool"], probe.info["seed"], torch.device("cpu"))
+        for k in (REAL, *loop.generations):
+            images, label, ids = loop.images(k, count)
+            rows += [(k, t, _ole(encoder.encode(images.copy(), ids, t), label)) for t in timesteps]
+    return pd.DataFrame(rows, columns=["generation", "timestep", "ole"]).dropna()
+
+
+def _ole(latents: np.ndarray, label: np.ndarray) -> float:
+    """OLE of as many unit rows of each class as half of an even share, at most OLE_PER_CLASS; NaN without labels."""
+    per_class = min(OLE_PER_CLASS, len(label) // (2 * max(1, len(np.unique(label)))))
+    try:
+        return ole_score(*balanced_unit_rows(latents, label, per_class, rng_for(0, "ole")))
+    except TooFewRows:
+        return float("nan")
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Generated images beside the training images that are nearest to them in feature space; n pairs."""
+
+    generated: np.ndarray  # uint8 [n, H, W, C]
+    nearest: np.ndarray  # uint8 [n, H, W, C]
+    distance: np.ndarray  # float64 [n], rising
+    origin: np.ndarray  # int32 [n], generation that the training image is from; REAL = -1
+    copies: float  # share of all compared images with d1/d2 < 1/3: what `memorization_ratio` counts
+
+
+def nearest_training_images(loop: StoredLoop, generation: int, pairs: int = 8, count: int = 500) -> Neighbours:
+    """What the model of a generation made, beside what it was trained on: pairs from the nearest to the farthest.
+
+    Args:
+        pairs: How many, evenly spaced over the ranks of the distance.
+        count: Generated images that are compared.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    table = loop.scores(generation, [FEATURES, IMAGE], count)
+    ids, features, lookup = _training_set(loop, generation)
+    distances, rows = NearestNeighbors(n_neighbors=2).fit(features).kneighbors(to_numpy(table, FEATURES))
+    order = np.argsort(distances[:, 0], kind="stable")
+    shown = order[np.linspace(0, len(order) - 1, min(pairs, len(order))).astype(int)]
+    wanted = ids[rows[shown, 0]]
+    images = _images_of(loop, np.unique(wanted), lookup)
+    return Neighbours(
+        to_numpy(table, IMAGE)[shown],
+        images[np.searchsorted(np.unique(wanted), wanted)],
+        distances[shown, 0],
+        origin_generation(wanted),
+        float((distances[:, 0] < distances[:, 1] / 3).mean()),
+    )
+
+
+def _training_set(loop: StoredLoop, generation: int) -> tuple[np.ndarray, np.ndarray, Artifact | None]:
+    """Ids and features of the training set, sorted by id; and the stage that holds its images if it was corrected."""
+    corrected = loop.stage("correct", generation) if generation else None
+    if corrected:
+        tables = [corrected.read_table("images", columns=[SAMPLE_ID, FEATURES])]
+    elif generation == 0:
+        tables = [loop.needed("score").read_table("train", columns=[SAMPLE_ID, FEATURES])]
+    else:
+        kept = loop.needed("select", generation).read_table("kept.parquet", columns=[SAMPLE_ID])
+        wanted = pc.field(SAMPLE_ID).isin(kept[SAMPLE_ID])
+        score = loop.needed("score")
+        parts = [(score, split) for split in ("train", "fresh") if score.parquet_files(split)]
+        parts += [(loop.needed("generate", k), "images") for k in range(generation)]
+        tables = [a.read_table(part, columns=[SAMPLE_ID, FEATURES], filter=wanted) for a, part in parts]
+    table = pa.concat_tables(tables).sort_by(SAMPLE_ID)
+    return to_numpy(table, SAMPLE_ID), to_numpy(table, FEATURES), corrected
+
+
+def _images_of(loop: StoredLoop, ids: np.ndarray, corrected: Artifact | None) -> np.ndarray:
+    """Images of some training images, sorted by id."""
+    if corrected:
+        table = corrected.read_table("images", [SAMPLE_ID, IMAGE], filter=pc.field(SAMPLE_ID).isin(pa.array(ids)))
+        return to_numpy(table.sort_by(SAMPLE_ID), IMAGE)
+    origins = sorted(set(origin_generation(ids).tolist()) - {REAL})
+    samples = {f"samples/{k}": loop.needed("generate", k) for k in origins}
+    return read_images({"real": loop.needed("real")} | samples, ids)[0]

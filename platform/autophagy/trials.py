@@ -1,0 +1,209 @@
+"""Loops as Ray Tune trials: retried, stopped early, watched. Nothing that Tune writes is needed to go on."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray import tune
+from ray.exceptions import RayTaskError
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import ASHAScheduler
+
+from autophagy.loop import run_loop
+from autophagy.outcomes import Outcome, State
+from autophagy.records import GenerationRecord, without_secrets
+from autophagy.stages import Stage
+from autophagy.stopping import why_stop
+from autophagy.store import Artifact, StageStore
+from autophagy.sweep_config import Loop, Sweep
+from autophagy.sweep_progress import SweepProgress
+from autophagy.sweep_tracking import child_tags
+from autophagy.tracking import make_tracker
+
+# Tune talks to nobody but us: no tables, no log files, and Ctrl-C is ours.
+QUIET = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1"}
+TRIAL_BYTES = 600 << 20  # what a loop's own process takes; its stages run in Ray's workers
+BREAKER = 3  # loops that fail alike before any stage succeeds: the others would too
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every trial is given: picklable."""
+
+    sweep: Sweep
+    loops: Mapping[str, Loop]
+    store: str  # URI
+    tracking_uri: str | None
+    parent_id: str | None  # the sweep's MLflow run
+
+
+def run_trials(setting: Setting, concurrent: int, progress: SweepProgress) -> dict[str, Outcome]:
+    """Run loops, `concurrent` at a time, to their ends.
+
+    Returns:
+        What became of each; `running` for those that a broken circuit left.
+    """
+    sweep = setting.sweep
+    referee = Referee(sweep, setting.loops, progress)
+    asha = sweep.stopping.asha
+    scheduler = None
+    if asha:
+        scheduler = ASHAScheduler(
+            time_attr="generation",
+            metric="fid",
+            mode="min",
+            max_t=sweep.base.generations + 1,
+            grace_period=asha.grace_period,
+            reduction_factor=asha.reduction_factor,
+        )
+    # Trials hold memory and no CPU: those that wait for each other's stages must not keep these from running.
+    trainable = tune.with_resources(tune.with_parameters(trial, setting=setting), {"cpu": 0, "memory": TRIAL_BYTES})
+    os.environ.update(QUIET)
+    with tempfile.TemporaryDirectory() as folder:
+        tune.Tuner(
+            trainable,
+            param_space={"run": tune.grid_search(list(setting.loops))},
+            tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=concurrent, reuse_actors=True),
+            run_config=tune.RunConfig(
+                name=sweep.name,
+                storage_path=folder,
+                stop=referee,
+                callbacks=[Reporter(referee)],
+                failure_config=tune.FailureConfig(max_failures=sweep.max_retries),
+                verbose=0,
+            ),
+        ).fit()
+    return referee.outcomes
+
+
+def trial(config: Mapping[str, Any], setting: Setting) -> None:
+    """The function that Tune runs in a process of its own: one loop, a report for each generation."""
+    loop = setting.loops[config["run"]]
+    tags = child_tags(setting.sweep, setting.parent_id, loop)
+    tracker = make_tracker(setting.tracking_uri, setting.sweep.name, tags)
+    report = Report(loop.experiment.generations)
+    records = run_loop(loop.experiment, StageStore(setting.store), tracker, report)
+    report.tell(records[-1])
+
+
+class Report:
+    """Progress of a loop as Tune is told it. Tune may end a trial in `tell`: between generations, or after the loop."""
+
+    def __init__(self, last: int) -> None:
+        self.last = last  # generation; told by the trial, when the pictures of the loop are there too
+        self.computed = 0
+
+    def follow(self, stage: Stage, store: StageStore) -> Artifact:
+        """Ensure a stage."""
+        self.computed += not store.is_done(stage.name, stage.key)
+        return stage.ensure(store)
+
+    def generation(self, record: GenerationRecord) -> None:
+        """Tell a generation."""
+        if record.generation < self.last:
+            self.tell(record)
+
+    def tell(self, record: GenerationRecord) -> None:
+        """Report the metrics of a generation."""
+        finite = {name: value for name, value in record.metrics.items() if math.isfinite(value)}
+        tune.report(finite | {"generation": record.generation, "computed": self.computed})
+        self.computed = 0
+
+
+class Referee(tune.Stopper):
+    """Keeps what every loop has reported; decides when one should end early, and when all should."""
+
+    def __init__(self, sweep: Sweep, loops: Mapping[str, Loop], progress: SweepProgress) -> None:
+        self.sweep, self.loops, self.progress = sweep, loops, progress
+        self.history: dict[str, dict[int, Mapping[str, float]]] = {run: {} for run in loops}
+        self.outcomes = dict.fromkeys(loops, Outcome())
+        self.failing: dict[str, str] = {}  # run -> why, since the last stage that was computed
+        self.broken = ""  # why all loops were ended
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles it, to be restored some day: the store knows better
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether a loop should end after the generation that it reports."""
+        run, generation = result["config"]["run"], result["generation"]
+        known = self.history[run]
+        if generation not in known:
+            known[generation] = {name: value for name, value in result.items() if isinstance(value, int | float)}
+            self.progress.generation(self.loops[run], generation, known[generation])
+        if result["computed"]:
+            self.failing.clear()
+        generations = self.loops[run].experiment.generations
+        why = why_stop(self.sweep.stopping, generations, [known[k] for k in sorted(known) if k <= generation])
+        if why:
+            self.outcomes[run] = self._outcome(run, "stopped", why)
+        return bool(why)
+
+    def stop_all(self) -> bool:
+        """Whether the circuit is broken."""
+        return bool(self.broken)
+
+    def failed(self, run: str, why: str, *, again: bool) -> None:
+        """A trial of a loop has failed, for the last time or not."""
+        self.failing[run] = re.sub(r"[0-9a-f]{6,}|\d+|/\S+", "#", why)
+        if again:
+            self.progress.retried(self.loops[run], why)
+        else:
+            self._end(run, self._outcome(run, "failed", why))
+        alike = [other for other, cause in self.failing.items() if cause == self.failing[run]]
+        if len(alike) >= BREAKER:
+            self.broken = f"{len(alike)} loops in a row failed alike: {why}"
+
+    def ended(self, run: str) -> None:
+        """A trial has ended without an error: at its end, by a rule, or because all were ended."""
+        outcome = self.outcomes[run]
+        if max(self.history[run], default=-1) >= self.loops[run].experiment.generations:
+            outcome = self._outcome(run, "done")
+        elif outcome.state == "running" and not self.broken:
+            outcome = self._outcome(run, "stopped", "successive halving: FID is not among the best at this generation")
+        if outcome.final:
+            self._end(run, outcome)
+
+    def _outcome(self, run: str, state: State, why: str = "") -> Outcome:
+        known = self.history[run]
+        last = max(known, default=-1)
+        return Outcome(state, last, why, known[last].get("fid") if known else None)
+
+    def _end(self, run: str, outcome: Outcome) -> None:
+        self.outcomes[run] = outcome
+        self.progress.ended(self.loops[run], outcome)
+
+
+class Reporter(tune.Callback):
+    """Tells the referee how trials end."""
+
+    def __init__(self, referee: Referee) -> None:
+        self.referee = referee
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial has ended without an error."""
+        self.referee.ended(trial.config["run"])
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial has failed for the last time."""
+        self.referee.failed(trial.config["run"], cause(trial), again=False)
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial has failed and will be tried again."""
+        self.referee.failed(trial.config["run"], cause(trial), again=True)
+
+
+def cause(trial: Trial) -> str:
+    """Why a trial failed, in one line: its exception, without Ray's and Tune's around it."""
+    error: BaseException | None = trial.get_error()
+    while error is not None and isinstance(inner := getattr(error, "cause", None) or error.__cause__, BaseException):
+        error = inner
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # Ray's own errors are text that ends in what was raised.
+    name = "" if isinstance(error, RayTaskError) else f"{type(error).__name__}: "
+    return without_secrets(name + (lines[-1] if lines else ""))

@@ -1,0 +1,67 @@
+"""The doctor on a real Ray, a real store and a real MLflow database."""
+
+from __future__ import annotations
+
+import pytest
+
+from autophagy.cli import main
+from autophagy.doctor import TrackingProbe, ask_nodes, check_tracking
+from autophagy.storage import Storage
+
+
+def test_a_machine_where_loops_run(local_ray, tmp_path, capsys):
+    store = tmp_path / "store"
+    with pytest.raises(SystemExit) as stopped:
+        main(["doctor", "--store", str(store)])
+    printed = capsys.readouterr().out
+    assert stopped.value.code == 0, printed
+    lines = [line.split(":")[0].split() for line in printed.splitlines()]
+    assert [check for _, check in lines] == ["python", "packages", "storage", "tracking", "ray", "cluster"]
+    assert {level for level, _ in lines} <= {"ok", "note"}
+    assert not [path for path in store.rglob("*") if path.is_file()]
+
+
+def test_problems_are_named_with_a_remedy(local_ray, tmp_path, capsys):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(SystemExit) as stopped:
+        main(["doctor", "--store", str(tmp_path / "file" / "store"), "--tracking-uri", "http://127.0.0.1:9"])
+    assert stopped.value.code == 1
+    problems = [line for line in capsys.readouterr().out.splitlines() if line.startswith("problem")]
+    assert [line.split(":")[0].split()[1] for line in problems] == ["storage", "tracking"]
+    assert all("; " in line for line in problems)
+
+
+def test_the_run_that_is_written_is_deleted(tmp_path):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    probe = TrackingProbe(uri)
+    probe.write()
+    assert check_tracking(uri).level == "ok"
+    client, run = probe._open()
+    assert client.get_run(run.info.run_id).info.lifecycle_stage == "deleted"
+    assert client.search_runs([run.info.experiment_id]) == []
+
+
+def test_a_node_says_what_it_sees(local_ray, tmp_path):
+    import ray
+
+    storage = Storage(tmp_path / "store")
+    storage.check()
+    (found,) = ask_nodes(ray.nodes(), storage, None, ["ray", "torch", "no-such-package"])
+    assert found.sees_the_store
+    assert min(found.storage) > 0
+    assert set(found.versions) == {"python", "ray", "torch"}
+
+
+def test_a_node_without_the_package_is_a_problem(local_ray, tmp_path):
+    import ray
+
+    (found,) = ask_nodes(ray.nodes(), Unknown(tmp_path), None, [])
+    assert found.level == "problem"
+    assert "run this as a job" in found.remedy
+
+
+class Unknown(Storage):
+    """Fails where it is unpickled, as it does on a node that the package has not reached."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return __import__, ("no_such_module",)

@@ -1,0 +1,142 @@
+"""Classes that appear and vanish: what is asked for, what may be chosen, and what is learnt before and after."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+
+import numpy as np
+import pytest
+
+from autophagy.curation import candidate_ids, read_candidates
+from autophagy.data import read_images, real_ids, to_numpy
+from autophagy.graph import plan_loop
+from autophagy.loop import read_records, run_loop
+from autophagy.records import CONFIDENCE, LABEL, REAL, SAMPLE_ID, UserError, origin_generation
+from autophagy.stages import Job
+from autophagy.store import StageStore
+
+NUM_REAL, BUDGET = 200, 64  # of `tiny`
+APPEAR, VANISH = {7: 1, 9: 2}, {3: 2}
+ACTIVE = [
+    [0, 1, 2, 3, 4, 5, 6, 8],
+    [0, 1, 2, 3, 4, 5, 6, 7, 8],
+    [0, 1, 2, 4, 5, 6, 7, 8, 9],
+    [0, 1, 2, 4, 5, 6, 7, 8, 9],
+]
+SETTINGS = ("generations=3", f"data.appear={APPEAR}", f"data.vanish={VANISH}", "name=dynamic")
+
+
+@pytest.fixture(scope="module")
+def shared_store(finished_store, tmp_path_factory):
+    """A copy of the finished store that the tests of this module add to."""
+    return StageStore(shutil.copytree(finished_store, tmp_path_factory.mktemp("dynamic") / "store"))
+
+
+@pytest.fixture(scope="module")
+def dynamic(tiny, shared_store):
+    """The plan and the records of a finished loop on a schedule."""
+    return plan_loop(tiny(*SETTINGS)), run_loop(tiny(*SETTINGS), shared_store)
+
+
+def job_of(stage, store: StageStore) -> Job:
+    """What the builder of a stage is given, but for a place to write to."""
+    inputs = {role: made.ensure(store) for role, made in stage.inputs.items()}
+    return Job(stage.config, {}, inputs, None, store, stage.key)
+
+
+def labels_of(job: Job, ids: np.ndarray) -> np.ndarray:
+    return read_images(job.inputs, ids)[1]
+
+
+def test_samples_are_asked_for_of_the_classes_there_are_in_turns(dynamic, shared_store):
+    plan, _ = dynamic
+    for active, stages in zip(ACTIVE, plan, strict=True):
+        table = stages["generate"].ensure(shared_store).read_table("images").sort_by(SAMPLE_ID)
+        assert to_numpy(table, LABEL).tolist() == [active[i % len(active)] for i in range(BUDGET)]
+
+
+def test_a_real_image_is_no_candidate_before_its_class_appears_and_stays_one_after_it_vanished(dynamic, shared_store):
+    plan, records = dynamic
+    for k in (1, 2, 3):
+        job = job_of(plan[k]["select"], shared_store)
+        real = real_ids(job.inputs, "train")
+        there = np.array([APPEAR.get(c, 0) <= k for c in labels_of(job, real)])
+        assert 0 < there.sum() <= NUM_REAL
+        candidates = candidate_ids(job)
+        origin = origin_generation(candidates)
+        np.testing.assert_array_equal(candidates[origin == REAL], real[there])
+        assert len(candidates) == there.sum() + k * BUDGET
+        assert shared_store.open("select", records[k].stages["select"]).info["num_candidates"] == len(candidates)
+        # Class 3 has vanished in generation 2: real images and samples of generations 0 and 1 are still there.
+        assert set(origin[labels_of(job, candidates) == 3].tolist()) == set(range(-1, min(k, 2)))
+
+
+def test_generation_0_learns_from_the_classes_there_are(dynamic, shared_store, tiny):
+    plan, records = dynamic
+    job = job_of(plan[0]["score"], shared_store)
+    known = np.isin(labels_of(job, real_ids(job.inputs, "train")), ACTIVE[0]).sum()
+    assert shared_store.open("train", records[0].stages["train"]).info["num_images"] == known < NUM_REAL
+    plain = read_records("tiny", shared_store)
+    assert records[0].stages["feature_network"] == plain[0].stages["feature_network"]
+    table = job_of(plan[3]["select"], shared_store).inputs["score"].read_table("train")
+    new = np.isin(to_numpy(table, LABEL), list(APPEAR))
+    assert new.any()
+    np.testing.assert_array_equal(to_numpy(table, CONFIDENCE) == 0, new)
+
+
+def test_what_is_learnt_of_new_classes_is_measured(dynamic, shared_store):
+    plan, records = dynamic
+    shares = []
+    for k in (1, 2, 3):
+        job = job_of(plan[k]["evaluate"], shared_store)
+        kept = np.sort(to_numpy(job.inputs["select"].read_table("kept.parquet"), SAMPLE_ID))
+        shares.append(np.isin(labels_of(job, kept), list(APPEAR)).mean())
+    assert [r.metrics["new_class_share"] for r in records] == pytest.approx([0, *shares])
+    assert max(shares) > 0
+    agreement = [r.metrics["new_class_agreement"] for r in records]
+    assert math.isnan(agreement[0])
+    assert all(0 <= a <= 1 for a in agreement[1:])
+    assert all(math.isnan(r.metrics["new_class_share"]) for r in read_records("tiny", shared_store))
+
+
+def test_a_selector_compares_with_real_images_of_the_classes_there_are(tiny, shared_store):
+    settings = (*SETTINGS, "generations=1", "selection.strategy=density_ratio", "scenario.kind=constant_mix", "name=dr")
+    run_loop(tiny(*settings), shared_store)
+    stage = plan_loop(tiny(*settings))[1]["select"]
+    job, selector = job_of(stage, shared_store), tiny(*settings).selection
+    candidates = candidate_ids(job)
+    assert len(candidates) == BUDGET
+    assert 9 not in labels_of(job, candidates)
+    assert (origin_generation(candidates) == REAL).sum() == 19  # round(0.3 * 64), whatever is there to draw from
+    real = real_ids(job.inputs, "train")
+    there = read_candidates(job, real[labels_of(job, real) != 9], selector.needs)
+    expected = selector.scores(dataclasses.replace(read_candidates(job, candidates, selector.needs), reference=there))
+    kept = stage.ensure(shared_store).read_table("kept.parquet").sort_by(SAMPLE_ID)
+    np.testing.assert_allclose(to_numpy(kept, "score"), expected, rtol=1e-6)
+
+
+def test_the_same_numbers_after_a_stage_is_lost(dynamic, tiny, shared_store):
+    _, records = dynamic
+    for stage in ("train", "generate", "evaluate"):
+        shutil.rmtree(f"{shared_store.root}/stages/{stage}/{records[1].stages[stage]}")
+    again = run_loop(tiny(*SETTINGS), shared_store)
+    assert [r.to_json()["metrics"] for r in again] == [r.to_json()["metrics"] for r in records]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["data.appear={7: 1, 10: 2}"], r"data\.appear\.10 = 2: the classes are 0 to 9; name one of them"),
+        (["data.vanish={12: 2}"], r"data\.vanish\.12 = 2: the classes are 0 to 9"),
+        ([f"data.vanish={dict.fromkeys(range(10), 2)}"], r"leave 0 of 10 classes in generation 2, which needs 1"),
+        ([f"data.appear={dict.fromkeys(range(9), 2)}"], r"leave 1 of 10 classes in generation 0, which needs 2"),
+    ],
+)
+def test_a_schedule_that_the_data_cannot_follow_is_one_line(tiny, shared_store, settings, message):
+    before = {(info.stage, info.key) for info in shared_store.ls()}
+    with pytest.raises(UserError, match=message) as error:
+        run_loop(tiny(*settings, "name=impossible"), shared_store)
+    assert "\n" not in str(error.value)
+    assert {(info.stage, info.key) for info in shared_store.ls()} == before
