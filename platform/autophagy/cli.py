@@ -118,6 +118,7 @@ def sweep(
         why = outcome.why or "not started: see the errors of the others"
         console.print(f"[red]{outcome.state}[/red] {run}: {escape(why)}", highlight=False, soft_wrap=True)
     if failures:
+        hint("details", f"{opened.uri.rstrip('/')}/runs/<loop>/error.txt")
         hint("go on", f"{len(failures)} loops are not done; mend the cause, and the same command tries them again")
         raise typer.Exit(1)
 

@@ -13,7 +13,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,7 +39,11 @@ if TYPE_CHECKING:
 
 LOOPS = "loops.json"  # in the run folder of a sweep
 KEYS = ["sweep", "run", "arm", "seed", "generation", "state", "why"]
+History = dict[str, dict[int, float]]  # metric -> generation -> value
 _LABEL = "autophagy.label."
+_REQUESTS_AT_A_TIME = 8
+_RUNS_A_QUERY = 10_000  # a database takes only so many values in one
+_MOST_GENERATIONS = 10_001
 _SQLITE = "sqlite:///"
 _CONSTANTS = {str(constant): constant for constant in (None, True, False)}
 _MLFLOW_ENVIRONMENT = {  # a server that is away is reported within seconds
@@ -114,12 +118,10 @@ def mlflow_frame(tracking_uri: str, experiment: str) -> pd.DataFrame:
     if tracking_uri.startswith(_SQLITE) and not Path(tracking_uri.removeprefix(_SQLITE)).is_file():
         raise UserError(f"tracking_uri = {tracking_uri}: there is no such file; give the database of an earlier run")
     try:
-        # A server is waited for; a database is read in this process, where threads only get in each other's way.
-        at_a_time = 8 if tracking_uri.startswith("http") else 1
-        with mlflow_environment(_MLFLOW_ENVIRONMENT), ThreadPoolExecutor(at_a_time) as pool:
+        with mlflow_environment(_MLFLOW_ENVIRONMENT):
             client = MlflowClient(tracking_uri)
             runs = _tracked_runs(client, experiment)
-            return loops_frame(pool.map(partial(_tracked_loop, client), runs))
+            return loops_frame(map(_tracked_loop, runs, _tracked_records(client, runs)))
     except MlflowException as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"tracking_uri = {tracking_uri}: {reason}; check that MLflow runs there") from error
@@ -154,13 +156,13 @@ def _tracked_runs(client: MlflowClient, experiment: str) -> list[Run]:
     return list({name: run for (name, _), run in loops.items()}.values())
 
 
-def _tracked_loop(client: MlflowClient, run: Run) -> Loop:
+def _tracked_loop(run: Run, records: list[GenerationRecord]) -> Loop:
     """A loop by its MLflow run."""
     tags = run.data.tags
     return Loop(
         tags["autophagy.run"],
         parse(nested(run.data.params)),
-        _tracked_records(client, run),
+        records,
         tags.get("autophagy.sweep", ""),
         tags.get("autophagy.arm"),
         {key.removeprefix(_LABEL): value for key, value in tags.items() if key.startswith(_LABEL)},
@@ -169,21 +171,48 @@ def _tracked_loop(client: MlflowClient, run: Run) -> Loop:
     )
 
 
-def _tracked_records(client: MlflowClient, run: Run) -> list[GenerationRecord]:
-    """The generations that MLflow has in full.
+def _tracked_records(client: MlflowClient, runs: Sequence[Run]) -> Iterable[list[GenerationRecord]]:
+    """The generations of every run that MLflow has in full, with as few requests as it allows.
 
-    One request where `records.jsonl` is there and up to date, else one for each metric: MLflow has no public way to
-    ask for the history of several.
+    MLflow's client asks for one metric of one run at a time, for which SQLite walks through that metric of all runs:
+    quadratic. The database behind it gives a metric of all runs at once; a server does not.
     """
+    bulk = getattr(client._tracking_client.store, "get_metric_history_bulk", None)
+    if bulk is not None:
+        return _database_records(bulk, runs)
+    with ThreadPoolExecutor(_REQUESTS_AT_A_TIME) as pool:
+        return list(pool.map(partial(served_records, client), runs))
+
+
+def _database_records(bulk: Callable[..., list[Any]], runs: Sequence[Run]) -> Iterator[list[GenerationRecord]]:
+    """The records of runs, a request for each metric."""
+    histories: dict[str, History] = {run.info.run_id: {} for run in runs}
+    for key in sorted({key for run in runs for key in run.data.metrics if _is_of_a_generation(key)}):
+        for start in range(0, len(runs), _RUNS_A_QUERY):
+            ids = [run.info.run_id for run in runs[start : start + _RUNS_A_QUERY]]
+            for metric in bulk(ids, key, max_results=len(ids) * _MOST_GENERATIONS):
+                histories[metric.run_id].setdefault(key, {})[metric.step] = metric.value
+    return map(_records, histories.values())
+
+
+def served_records(client: MlflowClient, run: Run) -> list[GenerationRecord]:
+    """The records of a run: from its `records.jsonl` if that is there and up to date, else a request per metric."""
     with suppress(Exception), TemporaryDirectory() as folder:  # a run under way has none; or no way to the artifacts
         path = client.download_artifacts(run.info.run_id, RECORDS, folder)
         records = [GenerationRecord.from_json(json.loads(line)) for line in Path(path).read_text().splitlines()]
         if records and records[-1].generation == run.data.metrics.get("generation"):
             return records
-    values: dict[str, dict[int, float]] = {}
-    for key in run.data.metrics:
-        if "/" not in key or key.startswith("seconds/"):  # the others sum a loop up
-            values[key] = {m.step: m.value for m in client.get_metric_history(run.info.run_id, key)}
+    keys = filter(_is_of_a_generation, run.data.metrics)
+    return _records({key: {m.step: m.value for m in client.get_metric_history(run.info.run_id, key)} for key in keys})
+
+
+def _is_of_a_generation(key: str) -> bool:
+    """Whether a metric has a value for each generation; others, such as summary/..., sum a loop up."""
+    return "/" not in key or key.startswith("seconds/")
+
+
+def _records(values: History) -> list[GenerationRecord]:
+    """Records from the histories of a run's metrics."""
     records = []
     for generation in sorted(values.get("generation", ())):  # which is logged last
         row = {key: steps[generation] for key, steps in values.items() if generation in steps}

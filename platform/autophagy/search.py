@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,14 +19,14 @@ from autophagy.grid import LOOPS, checked, claim, compare, num_concurrent, run_l
 from autophagy.loop import is_finished, read_records, run_loop
 from autophagy.metrics import METRICS
 from autophagy.outcomes import Outcome, write_outcomes
-from autophagy.records import UserError, seed_for
+from autophagy.records import UserError, seed_for, without_secrets
 from autophagy.stages import start_ray
 from autophagy.store import StageStore
 from autophagy.sweep_config import Choice, Loop, Range, Sweep, check_equal, choices, loops, make_loop, setting
 from autophagy.sweep_progress import SweepProgress
 from autophagy.sweep_tracking import SweepTracker, child_tags
 from autophagy.tracking import make_tracker
-from autophagy.trials import QUIET, TRIAL_BYTES, cause
+from autophagy.trials import ERROR, TRIAL_BYTES, last_line, quiet
 
 Point = dict[str, str]  # axis -> label
 DIGITS = 4  # of a number from a range
@@ -115,7 +114,7 @@ def search(
     )
     tracking = (tracker.tracking_uri, tracker.run_id) if tracker else (None, None)
     trainable = tune.with_parameters(trial, sweep=sweep, uri=found.store.uri, tracking=tracking)
-    os.environ.update(QUIET)
+    quiet()
     with tempfile.TemporaryDirectory() as folder:
         tune.Tuner(
             tune.with_resources(trainable, {"cpu": 0, "memory": TRIAL_BYTES}),
@@ -156,9 +155,13 @@ class Reporter(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A point has failed for the last time."""
+        error = without_secrets(str(trial.get_error()))
         for loop in loops_at(self.sweep, labels_of(self.sweep, trial.config)):
             outcome = outcome_of(loop, self.found.store)
-            self._tell(loop, outcome if outcome.final else Outcome("failed", outcome.generation, cause(trial)))
+            if not outcome.final:
+                self.found.store.write_run_file(loop.run, ERROR, error.encode())
+                outcome = Outcome("failed", outcome.generation, last_line(error))
+            self._tell(loop, outcome)
 
     def _tell(self, loop: Loop, outcome: Outcome) -> None:
         self.found.add(loop, outcome)

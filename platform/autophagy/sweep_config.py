@@ -94,9 +94,7 @@ class Sweep(Section):
     def _consistent(self) -> Sweep:
         for name, axis in self.axes.items():
             if isinstance(axis, Range) and self.search is None:
-                raise ValueError(
-                    f"axes.{name} is a range, which takes a search; list values, or set search"
-                )
+                raise ValueError(f"axes.{name} is a range, which takes a search; list values, or set search")
             if name in ("seed", "name", CONTROL):
                 raise ValueError(f"axes.{name}: is no axis" + ("; use seeds" if name == "seed" else ""))
         if self.search and self.search.num_points(self) < 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
-from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler
 
@@ -26,8 +26,7 @@ from autophagy.sweep_progress import SweepProgress
 from autophagy.sweep_tracking import child_tags
 from autophagy.tracking import make_tracker
 
-# Tune talks to nobody but us: no tables, no log files, and Ctrl-C is ours.
-QUIET = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1"}
+ERROR = "error.txt"  # in the run folder of a loop that failed
 TRIAL_BYTES = 600 << 20  # what a loop's own process takes; its stages run in Ray's workers
 BREAKER = 3  # loops that fail alike before any stage succeeds: the others would too
 
@@ -64,7 +63,7 @@ def run_trials(setting: Setting, concurrent: int, progress: SweepProgress) -> di
         )
     # Trials hold memory and no CPU: those that wait for each other's stages must not keep these from running.
     trainable = tune.with_resources(tune.with_parameters(trial, setting=setting), {"cpu": 0, "memory": TRIAL_BYTES})
-    os.environ.update(QUIET)
+    quiet()
     with tempfile.TemporaryDirectory() as folder:
         tune.Tuner(
             trainable,
@@ -74,12 +73,20 @@ def run_trials(setting: Setting, concurrent: int, progress: SweepProgress) -> di
                 name=sweep.name,
                 storage_path=folder,
                 stop=referee,
-                callbacks=[Reporter(referee)],
+                callbacks=[Reporter(referee, StageStore(setting.store))],
                 failure_config=tune.FailureConfig(max_failures=sweep.max_retries),
                 verbose=0,
             ),
         ).fit()
     return referee.outcomes
+
+
+def quiet() -> None:
+    """Tune talks to nobody but us: no tables, no log files, no tracebacks between our lines; and Ctrl-C is ours."""
+    os.environ.update(
+        {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1"}
+    )
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 
 def trial(config: Mapping[str, Any], setting: Setting) -> None:
@@ -180,10 +187,10 @@ class Referee(tune.Stopper):
 
 
 class Reporter(tune.Callback):
-    """Tells the referee how trials end."""
+    """Tells the referee how trials end; keeps the whole error of a failed one as error.txt in its run folder."""
 
-    def __init__(self, referee: Referee) -> None:
-        self.referee = referee
+    def __init__(self, referee: Referee, store: StageStore) -> None:
+        self.referee, self.store = referee, store
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial has ended without an error."""
@@ -191,19 +198,18 @@ class Reporter(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial has failed for the last time."""
-        self.referee.failed(trial.config["run"], cause(trial), again=False)
+        self._failed(trial, again=False)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial has failed and will be tried again."""
-        self.referee.failed(trial.config["run"], cause(trial), again=True)
+        self._failed(trial, again=True)
+
+    def _failed(self, trial: Trial, again: bool) -> None:
+        error = without_secrets(str(trial.get_error()))
+        self.store.write_run_file(trial.config["run"], ERROR, error.encode())
+        self.referee.failed(trial.config["run"], last_line(error), again=again)
 
 
-def cause(trial: Trial) -> str:
-    """Why a trial failed, in one line: its exception, without Ray's and Tune's around it."""
-    error: BaseException | None = trial.get_error()
-    while error is not None and isinstance(inner := getattr(error, "cause", None) or error.__cause__, BaseException):
-        error = inner
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # Ray's own errors are text that ends in what was raised.
-    name = "" if isinstance(error, RayTaskError) else f"{type(error).__name__}: "
-    return without_secrets(name + (lines[-1] if lines else ""))
+def last_line(error: str) -> str:
+    """What was raised, from the text of a traceback."""
+    return [line.strip() for line in error.splitlines() if line.strip()][-1]

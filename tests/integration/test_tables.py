@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 
 import pandas as pd
 import pytest
 import tables
 import yaml
+from mlflow import MlflowClient
 
 from autophagy.config import flatten, parse
-from autophagy.frames import mlflow_frame, sweep_frame
+from autophagy.frames import mlflow_frame, served_records, sweep_frame
 from autophagy.loop import read_records
 from autophagy.records import RunInfo, UserError
 from autophagy.tracking import MLflowTracker
@@ -74,15 +76,30 @@ def test_mlflow_gives_the_frame_of_the_run_folders(sweep_store, tmp_path, comple
     assert frame.loc[frame["run"] == "two", "why"].unique().tolist() == ["fid doubled"]
 
 
-def test_a_run_that_went_on_after_its_end_is_read_from_its_histories(sweep_store, tmp_path):
+@pytest.mark.parametrize("complete", [True, False], ids=["finished", "under way"])
+def test_a_server_gives_the_records_from_the_artifact_or_from_the_histories(sweep_store, tmp_path, complete):
+    """What a client can ask a server for, asked of a database: the requests are the same."""
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    records = read_records("tiny", sweep_store)
-    sweep_store.write_run_file(
-        "tiny", "records.jsonl", b"\n".join(json.dumps(r.to_json()).encode() for r in records[:2])
-    )
-    track(uri, sweep_store, complete=True)
-    sweep_store.write_run_file("tiny", "records.jsonl", b"\n".join(json.dumps(r.to_json()).encode() for r in records))
-    track(uri, sweep_store, complete=False)
+    track(uri, sweep_store, complete)
+    client = MlflowClient(uri)
+    for run in client.search_runs([client.get_experiment_by_name("s").experiment_id]):
+        saved = read_records(run.info.run_name, sweep_store)
+        for served, record in zip(served_records(client, run), saved, strict=True):
+            assert (served.generation, served.seconds) == (record.generation, record.seconds)
+            assert dict(served.stages) == (dict(record.stages) if complete else {})
+            known = {key: value for key, value in record.metrics.items() if not math.isnan(value)}
+            assert {key: value for key, value in served.metrics.items() if not math.isnan(value)} == known
+
+
+def test_an_artifact_from_before_the_run_went_on_is_not_used(sweep_store, tmp_path):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    lines = sweep_store.read_run_file("tiny", "records.jsonl").splitlines(keepends=True)
+    for count, complete in ((2, True), (3, False)):
+        sweep_store.write_run_file("tiny", "records.jsonl", b"".join(lines[:count]))
+        track(uri, sweep_store, complete)
+    client = MlflowClient(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("s").experiment_id], "tags.`autophagy.run` = 'tiny'")
+    assert [record.generation for record in served_records(client, run)] == [0, 1, 2]
     pd.testing.assert_frame_equal(mlflow_frame(uri, "s"), sweep_frame(sweep_store, "s"))
 
 
