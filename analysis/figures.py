@@ -172,7 +172,14 @@ def heat_map(id: str, heading: str, values: pd.DataFrame, metric: str) -> Figure
     cells = "; ".join(
         f"{row}, {column}: {values.loc[row, column]:.3g}" for row in values.index for column in values.columns
     )
-    return _figure(plot, id, heading, f"{METRICS[metric].description}. {cells}.", better(metric))
+    return _figure(
+        plot,
+        id,
+        heading,
+        f"{METRICS[metric].description}. {cells}.",
+        better(metric),
+        "The last generation, mean over seeds; blue is better.",
+    )
 
 
 def origins(id: str, arm: str, shares: pd.DataFrame) -> Figure:

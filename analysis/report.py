@@ -202,7 +202,8 @@ def survival_figures(frame: pd.DataFrame, shown: Sequence[str], order: Sequence[
         if len(own):
             matrix = own.pivot(index="generation", columns="origin", values="mean")
             found.append(figures.origins(f"origins-{i}", arm, matrix))
-    caption = "Where the images come from that each generation is trained on. Dark: real; blue to red: generation 0 on."
+    caption = "Where the images come from that each generation is trained on. "
+    caption += "Without colour: real; blue to red: generation 0 to the last."
     if len(order) > len(arms):
         caption += f" {len(arms)} of {len(order)} arms."
     return {"survival": found, "survival_caption": caption}

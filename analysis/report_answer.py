@@ -29,6 +29,8 @@ def against_random(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     except UserError as error:
         return pd.DataFrame(columns=["arm", "verdict"]), f"Nothing is tested: {error}."
     if not len(table):
+        if frame["selection.strategy"].eq("random").any():
+            return table, "Nothing is tested: no arm has exactly one arm with random selection that is most like it."
         return table, "No arm selects at random, so that there is nothing to test against."
     return table, ""
 
@@ -65,9 +67,10 @@ def headline(frame: pd.DataFrame, table: pd.DataFrame, why_not: str) -> list[str
 
 def _told(row: pd.Series) -> str:
     """One comparison in numbers."""
-    text = f"{row['arm']} ends at {number(row['mean'])} where {row['baseline']} ends at {number(row['baseline_mean'])}"
+    arm, baseline = _quoted(row["arm"]), _quoted(row["baseline"])
+    text = f"{arm} ends at {number(row['mean'])} where {baseline} ends at {number(row['baseline_mean'])}"
     if not row["pairs"]:
-        return f"{row['arm']} shares no seed with {row['baseline']}."
+        return f"{arm} shares no seed with {baseline}."
     if row["pairs"] == 1:
         return f"{text}, with a single seed, which decides nothing."
     interval = f"95% interval of the difference {number(row['low'])} to {number(row['high'])}"
@@ -76,9 +79,15 @@ def _told(row: pd.Series) -> str:
 
 def _names(arms: Sequence[str]) -> str:
     """A few names in words."""
-    if len(arms) > MOST_NAMED:
-        return f"{', '.join(arms[: MOST_NAMED - 1])} and {len(arms) - MOST_NAMED + 1} others"
-    return arms[0] if len(arms) == 1 else f"{', '.join(arms[:-1])} and {arms[-1]}"
+    names = [_quoted(arm) for arm in arms]
+    if len(names) > MOST_NAMED:
+        return f"{', '.join(names[: MOST_NAMED - 1])} and {len(names) - MOST_NAMED + 1} others"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _quoted(arm: str) -> str:
+    """A name that has a comma in it would not read as one."""
+    return f'"{arm}"' if "," in arm else arm
 
 
 def best_arm(frame: pd.DataFrame) -> str:
@@ -92,8 +101,8 @@ def _decline(frame: pd.DataFrame, arm: str) -> str:
     ends = own.groupby("run")["generation"].max().min()
     first = own.loc[own["generation"] == own["generation"].min(), MAIN].mean()
     end = own.loc[own["generation"] == ends, MAIN].mean()
-    goes = "grows" if end > first else "falls"
-    return f"In {arm}, {title(MAIN)} {goes} from {number(first)} to {number(end)} in {ends} generation{'' if ends == 1 else 's'}."
+    goes, generations = "grows" if end > first else "falls", f"{ends} generation" + ("" if ends == 1 else "s")
+    return f"In {_quoted(arm)}, {title(MAIN)} {goes} from {number(first)} to {number(end)} in {generations}."
 
 
 def answer_table(frame: pd.DataFrame, table: pd.DataFrame, why_not: str) -> dict[str, Any]:

@@ -67,6 +67,9 @@ def test_without_a_baseline_the_reason_stands_there(frame_of):
     ]
     no_random = {"lsf": ["selection.strategy=lsf"], "greedy": ["selection.strategy=greedy"]}
     assert "No arm selects at random" in told(frame_of(ends({"lsf": BETTER, "greedy": WORSE}), no_random))[1]
+    twice = {"random": ["selection.strategy=random"], "again": ["selection.strategy=random"]}
+    two_baselines = told(frame_of(ends({"random": RANDOM, "again": RANDOM, "lsf": BETTER}), twice))
+    assert "exactly one arm with random selection" in two_baselines[1]
 
 
 def test_the_table_lists_arms_from_the_best_with_their_verdicts(frame_of):
