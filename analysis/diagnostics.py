@@ -16,8 +16,9 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from autophagy.frames import LOOPS, OUTCOMES
+from autophagy.frames import LOOPS
 from autophagy.loop import read_records
+from autophagy.outcomes import Outcome, read_outcomes
 from autophagy.records import FEATURES
 from autophagy.store import Artifact, StageStore
 
@@ -107,10 +108,10 @@ def without_rows(store: StageStore, sweeps: Iterable[str], frame: pd.DataFrame) 
     """Loops of sweeps that have not finished a single generation, and so have no row in any table or curve."""
     absent: dict[str, str] = {}
     for sweep in sweeps:
-        outcomes = json.loads(store.read_run_file(sweep, OUTCOMES) or b"{}")
+        outcomes = read_outcomes(store, sweep)
         for loop in json.loads(store.read_run_file(sweep, LOOPS) or b'{"loops": []}')["loops"]:
             if loop["run"] not in set(frame["run"]):
-                absent[loop["run"]] = outcomes.get(loop["run"], {}).get("why") or "not started"
+                absent[loop["run"]] = outcomes.get(loop["run"], Outcome()).why or "not started"
     if not absent:
         return []
     told = "; ".join(f"{run}: {why}" for run, why in list(absent.items())[:3])

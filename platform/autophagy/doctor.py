@@ -151,7 +151,8 @@ class TrackingProbe(MLflowTracker):
 
     def write(self) -> None:
         """Write params, a metric and a file, read the metric, delete the run. Raises whatever MLflow raises."""
-        with mlflow_environment(MLFLOW_ENVIRONMENT):
+        # A loop would rather go on than wait; here a server that has just started gets its time.
+        with mlflow_environment(MLFLOW_ENVIRONMENT | {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}):
             client, run = self._open()
             try:
                 client.log_metric(run.info.run_id, "check", 1.0)

@@ -28,7 +28,7 @@ import yaml
 from autophagy.config import Experiment, flatten, parse
 from autophagy.loop import EXPERIMENT, RECORDS, read_records
 from autophagy.metrics import METRICS
-from autophagy.outcomes import OUTCOMES
+from autophagy.outcomes import read_outcomes
 from autophagy.records import GenerationRecord, UserError
 from autophagy.store import StageStore
 from autophagy.tracking import check_tracking_uri, mlflow_environment
@@ -91,12 +91,12 @@ def sweep_frame(store: StageStore, name: str) -> pd.DataFrame:
     saved = store.read_run_file(name, LOOPS)
     if saved is None:
         raise UserError(f"sweep = {name}: no {LOOPS} in {store.uri}/runs/{name}; give the name of a sweep that was run")
-    outcomes = json.loads(store.read_run_file(name, OUTCOMES) or b"{}")
+    outcomes = read_outcomes(store, name)
     loops = []
     for entry in json.loads(saved)["loops"]:
-        outcome = outcomes.get(entry["run"], {})
+        outcome = outcomes.get(entry["run"])
         told = {"sweep": name, "arm": entry["arm"], "labels": entry["labels"]}
-        ended = {"state": outcome.get("state"), "why": outcome.get("why", "")}
+        ended = {"state": outcome.state, "why": outcome.why} if outcome else {}
         loops.append(_read_loop(store, entry["run"], **told, **ended))
     return loops_frame(loop for loop in loops if loop)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from autophagy.comparison import comparison_table
-from autophagy.frames import sweep_frame
+from autophagy.frames import LOOPS, sweep_frame
 from autophagy.graph import Generation
 from autophagy.loop import CURVES, check_run, checked_plan, is_finished, read_records
 from autophagy.outcomes import Outcome, read_outcomes, write_outcomes
@@ -25,7 +25,7 @@ from autophagy.sweep_tracking import SweepTracker
 if TYPE_CHECKING:
     import ray
 
-SWEEP, LOOPS, TABLE, FRAME = "sweep.yaml", "loops.json", "table.md", "generations.csv"
+SWEEP, TABLE, FRAME = "sweep.yaml", "table.md", "generations.csv"
 PICTURED = 12  # arms that one picture can show
 
 Plans = Mapping[str, Sequence[Generation]]  # run -> stages by generation

@@ -14,8 +14,9 @@ from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.search.optuna import OptunaSearch
 
+from autophagy.frames import LOOPS
 from autophagy.graph import plan_loop
-from autophagy.grid import LOOPS, checked, claim, compare, num_concurrent, run_loops
+from autophagy.grid import checked, claim, compare, num_concurrent, run_loops
 from autophagy.loop import is_finished, read_records, run_loop
 from autophagy.metrics import METRICS
 from autophagy.outcomes import Outcome, write_outcomes
