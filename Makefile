@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 STORE ?= autophagy-store
 DEMO_WORKERS ?= $(shell [ $$(nproc 2>/dev/null || echo 1) -ge 2 ] && echo 2 || echo 1)
 
-.PHONY: demo test test-all check ui fashion clean
+.PHONY: demo test test-all check audit ui fashion submit clean
 
 # Generation 0 takes two Ray Train workers; the short fine-tunings after it would spend their time on starting some.
 demo: $(READY)  ## three loops on 8x8 digits, compared in one picture
@@ -25,11 +25,24 @@ check: $(READY)  ## lint, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+audit: $(READY)  ## known vulnerabilities of the versions in constraints.txt; skipped where nobody can be asked
+	$(BIN)/python .ci/audit.py
+
 fashion: $(READY)  ## the Fashion-MNIST comparison of docs/results over three seeds: hours on two cores
 	$(BIN)/autophagy sweep fashion_small --store $(STORE)
 
 ui: $(READY)  ## MLflow over everything in the store
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(abspath $(STORE))/mlflow.db
+
+# The package travels with the job; the cluster's image has the rest. Without STORE, the one of the cluster.
+ADDRESS ?= http://127.0.0.1:8265
+JOB ?= python jobs/run_sweep.py $(or $(RECIPE),$(error give RECIPE=... or JOB="python -m autophagy ...")) $(ARGS)
+JOB_STORE := $(if $(filter-out file,$(origin STORE)),$(STORE))
+submit: $(READY)  ## RECIPE=demo [STORE=s3://...] [ARGS="--set ..."] [ADDRESS=http://...]: a sweep on a cluster
+	$(if $(findstring @,$(JOB_STORE)),$(error STORE holds credentials, which the job's metadata would show))
+	RAY_AUTH_MODE=$${RAY_AUTH_MODE:-token} $(BIN)/ray job submit --address $(ADDRESS) --working-dir . \
+		--metadata-json '{"recipe": "$(RECIPE)"}' --runtime-env-json '{"env_vars": {"PYTHONPATH": "platform"}}' \
+		-- $(JOB) $(if $(JOB_STORE),--store '$(JOB_STORE)')
 
 # torch first and by itself: where a CPU build is at hand, pip takes that one.
 $(READY): pyproject.toml constraints.txt

@@ -4,7 +4,8 @@
 
 Plots the entropy of every generation's training set against the log of its generalization score, over all loops in the
 stores, and prints Pearson's r with a bootstrap interval over loops. Both depend on the data, the feature network and
-the budget: points are compared within these only.
+the budget: points are compared within these only. Loops with self-correction are left out: their training sets hold
+many copies of few images, of which nearest-neighbour entropy says nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def all_runs(stores: Iterable[str]) -> pd.DataFrame:
 
 def scores(runs: pd.DataFrame) -> pd.DataFrame:
     """Generations >= 1 with both numbers: at generation 0 all loops are one."""
-    points = runs[(runs["generation"] > 0) & (runs["generalization_score"] > 0)].copy()
+    usable = (runs["generation"] > 0) & (runs["generalization_score"] > 0)
+    points = runs[usable & (runs["correction.kind"] != "self_correction")].copy()
     points[Y] = np.log(points["generalization_score"])
     points["strategy"] = points["scenario.kind"] + "/" + points["selection.strategy"]
     corrected = points["correction.kind"] != "none"
@@ -87,7 +89,7 @@ def draw(points: pd.DataFrame, path: str) -> None:
     from matplotlib.figure import Figure
 
     groups = list(points.groupby(ALIKE))
-    figure = Figure(figsize=(6.5 * len(groups), 5), layout="constrained")
+    figure = Figure(figsize=(6.5 * len(groups), 6), layout="constrained")
     table = correlations(points)
     strategies = sorted(points["strategy"].unique())
     colour = {name: f"C{i % 10}" for i, name in enumerate(strategies)}
@@ -102,7 +104,7 @@ def draw(points: pd.DataFrame, path: str) -> None:
         )
         axes.set_xlabel("entropy of the training set, nats")
         axes.set_ylabel(Y)
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False)
     figure.savefig(path, dpi=130)
 
 

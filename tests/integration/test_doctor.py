@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autophagy.cli import main
-from autophagy.doctor import TrackingProbe, ask_nodes, check_tracking
+from autophagy.doctor import TrackingProbe, ask_nodes, check_tracking, usable_gpus
 from autophagy.storage import Storage
 
 
@@ -31,6 +31,7 @@ def test_problems_are_named_with_a_remedy(local_ray, tmp_path, capsys):
     assert all("; " in line for line in problems)
 
 
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
 def test_the_run_that_is_written_is_deleted(tmp_path):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     probe = TrackingProbe(uri)
@@ -50,6 +51,12 @@ def test_a_node_says_what_it_sees(local_ray, tmp_path):
     assert found.sees_the_store
     assert min(found.storage) > 0
     assert set(found.versions) == {"python", "ray", "torch"}
+
+
+def test_gpus_are_those_that_torch_sees():
+    import torch
+
+    assert usable_gpus() == [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
 def test_a_node_without_the_package_is_a_problem(local_ray, tmp_path):

@@ -42,7 +42,15 @@ def test_recipes_lists_every_recipe_with_its_purpose(capsys):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["run", "--help"], ["sweep", "--help"], ["plan", "--help"], ["recipes", "--help"], ["store", "--help"]]
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["sweep", "--help"],
+        ["plan", "--help"],
+        ["recipes", "--help"],
+        ["doctor", "--help"],
+        ["store", "--help"],
+    ]
     + [["store", name, "--help"] for name in ("ls", "verify", "gc")],
     ids=" ".join,
 )

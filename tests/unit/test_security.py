@@ -1,4 +1,4 @@
-"""Keys and passwords in URIs reach no line that is printed, logged or tracked, and no file of the repository."""
+"""What SECURITY.md says: no secret is shown or tracked; nothing that is read runs code or leads astray."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from autophagy.artifacts import MANIFEST, encode_manifest
 from autophagy.cli import hint, main
 from autophagy.config import parse
 from autophagy.frames import runs_frame
@@ -105,6 +106,20 @@ def test_the_log_of_a_tracker_shows_none(caplog):
             MLflowTracker(uri).start(RunInfo("loop", "0" * 32, {}, {}, {"source": "digits", "digest": "0"}))
     assert "http://***@127.0.0.1" in caplog.text
     assert "SECRET" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change", [{"attempt": "../../../../outside"}, {"files": {"../../../../outside/key": {"size": 6}}}]
+)
+def test_a_manifest_cannot_lead_out_of_the_store(tmp_path, change):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "key").write_bytes(b"SECRET")
+    store = StageStore(tmp_path / "store")
+    built = store.build("train", "k1", {}, lambda attempt: attempt.write_bytes("weights", b"0"))
+    manifest = dict(built.manifest) | {"files": {"key": {"size": 6}}} | change
+    store.storage.put(store.storage.at("stages", "train", "k1", MANIFEST), encode_manifest(manifest))
+    assert store.open("train", "k1") is None
+    assert (tmp_path / "outside" / "key").read_bytes() == b"SECRET"
 
 
 def test_the_repository_holds_none():
