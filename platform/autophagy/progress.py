@@ -84,4 +84,4 @@ def _short(value: float) -> str:
 
 
 def _width(name: str) -> int:
-    return max(8, len(name) + 1)
+    return max(10, len(name) + 1)
