@@ -219,9 +219,8 @@ def override_sweep(values: Mapping[str, Any], settings: Sequence[str]) -> dict[s
     for name, value in map(parse_setting, settings):
         section, _, rest = name.partition(".")
         if section in ("axes", "controls") and rest:  # whose names have dots
-            result[section] = {n: v for n, v in (result.get(section) or {}).items() if n != rest}
-            if value is not None:  # null takes the axis away
-                result[section][rest] = value
+            changed = (result.get(section) or {}) | {rest: value}
+            result[section] = {n: v for n, v in changed.items() if v is not None}  # null takes the axis away
         elif section == "base" and rest:
             base[rest] = value
         elif section == "seed":
