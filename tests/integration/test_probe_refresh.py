@@ -100,13 +100,13 @@ def test_until_the_first_refit_the_loop_is_the_one_without(refreshed, tiny, shar
 
 def test_only_what_can_be_chosen_is_scored_anew(tiny, shared_store):
     for kind, expected in (("replace", BUDGET), ("constant_mix", BUDGET), ("augment", NUM_REAL + BUDGET)):
-        settings = (*EVERY_2, "selection.refresh=1", "generations=2", f"scenario.kind={kind}", f"name={kind}")
+        settings = (*EVERY_2, "selection.refresh=1", "generations=2", f"scenario.kind={kind}", f"name=refresh-{kind}")
         records = run_loop(tiny(*settings), shared_store)
         assert shared_store.open("rescore", records[2].stages["rescore"]).info["num_images"] == expected
 
 
 def test_a_set_score_takes_latents_of_the_last_model(tiny, shared_store):
-    settings = ("generations=2", "selection.strategy=ole", "selection.refresh=1", "name=ole")
+    settings = ("generations=2", "selection.strategy=ole", "selection.refresh=1", "name=refresh-ole")
     run_loop(tiny(*settings), shared_store)
     plan = plan_loop(tiny(*settings))
     job = job_of(plan[2]["select"], shared_store)
