@@ -6,6 +6,7 @@ import copy
 import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -152,14 +153,13 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
-        for wrong, message in self._problems():
+        for wrong, message in chain(self._number_problems(), self._label_problems(), self._schedule_problems()):
             if wrong:
                 raise ValueError(message)
         return self
 
-    def _problems(self) -> Iterator[tuple[bool, str]]:
-        """What no section can see by itself: whether it is wrong, and what to say."""
-        yield from self._schedule_problems()
+    def _number_problems(self) -> Iterator[tuple[bool, str]]:
+        """What no section can see by itself, of numbers: whether it is wrong, and what to say."""
         halvings, size = len(self.model.block_out_channels) - 1, self.data.image_size
         yield (
             bool(size % 2**halvings),
@@ -183,7 +183,10 @@ class Experiment(Section):
             self.metrics.num_samples <= self.metrics.k,
             f"metrics.num_samples = {self.metrics.num_samples} must be more than metrics.k = {self.metrics.k}",
         )
-        data = self.data
+
+    def _label_problems(self) -> Iterator[tuple[bool, str]]:
+        """The same of the data and what needs their labels."""
+        data, steps = self.data, self.model.num_train_timesteps
         yield (
             without_secrets(data.source) != data.source,
             f"data.source = {data.source} holds a key or password, which run folders and MLflow would show; give it "
