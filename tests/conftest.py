@@ -71,6 +71,14 @@ def finished_store(local_ray, tiny, tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def shared_store(finished_store, tmp_path_factory) -> Any:
+    """A copy of the finished store for all tests of a module to add to: what they share is computed once."""
+    from autophagy.store import StageStore
+
+    return StageStore(shutil.copytree(finished_store, tmp_path_factory.mktemp("shared") / "store"))
+
+
 @pytest.fixture
 def store(finished_store, tmp_path) -> Any:
     """A copy of the finished store, to be changed."""

@@ -29,12 +29,6 @@ SETTINGS = ("generations=3", f"data.appear={APPEAR}", f"data.vanish={VANISH}", "
 
 
 @pytest.fixture(scope="module")
-def shared_store(finished_store, tmp_path_factory):
-    """A copy of the finished store that the tests of this module add to."""
-    return StageStore(shutil.copytree(finished_store, tmp_path_factory.mktemp("dynamic") / "store"))
-
-
-@pytest.fixture(scope="module")
 def dynamic(tiny, shared_store):
     """The plan and the records of a finished loop on a schedule."""
     return plan_loop(tiny(*SETTINGS)), run_loop(tiny(*SETTINGS), shared_store)

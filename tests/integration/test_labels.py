@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 
 import numpy as np
 import pytest
@@ -11,13 +10,6 @@ import pytest
 from autophagy.data import LABELS_FILE, to_numpy
 from autophagy.loop import read_records, run_loop
 from autophagy.records import CONFIDENCE, LABEL, SAMPLE_ID, UserError
-from autophagy.store import StageStore
-
-
-@pytest.fixture(scope="module")
-def shared_store(finished_store, tmp_path_factory):
-    """A copy of the finished store that the tests of this module add to."""
-    return StageStore(shutil.copytree(finished_store, tmp_path_factory.mktemp("labels") / "store"))
 
 
 @pytest.mark.parametrize("source", ["ssc_omp", "kmeans"])

@@ -97,12 +97,6 @@ def test_a_change_runs_only_what_depends_on_it(tiny, store, setting, expected):
 # Every scenario, every selector
 
 
-@pytest.fixture(scope="module")
-def shared_store(finished_store) -> StageStore:
-    """One store for all of these: generation 0 is there, and what they have in common is computed once."""
-    return StageStore(finished_store)
-
-
 def expected_of(kind: str, k: int) -> tuple[int, int, float | None]:
     """Candidates, kept images and share of real images of generation k; None: it depends on the draw."""
     everything = NUM_REAL + BUDGET * k

@@ -23,12 +23,6 @@ EVERY_2 = ("generations=4", "selection.strategy=lsf", "selection.refresh=2", "na
 
 
 @pytest.fixture(scope="module")
-def shared_store(finished_store, tmp_path_factory):
-    """A copy of the finished store that the tests of this module add to."""
-    return StageStore(shutil.copytree(finished_store, tmp_path_factory.mktemp("refresh") / "store"))
-
-
-@pytest.fixture(scope="module")
 def refreshed(tiny, shared_store):
     """The plan and the records of a finished loop whose probe is refitted in generation 2."""
     return plan_loop(tiny(*EVERY_2)), run_loop(tiny(*EVERY_2), shared_store)
