@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement
 
+from autophagy.cluster import start_ray
 from autophagy.findings import (
     Finding,
     NodeReport,
@@ -33,7 +34,6 @@ from autophagy.findings import (
     version_finding,
 )
 from autophagy.records import RunInfo, UserError, digest
-from autophagy.stages import start_ray
 from autophagy.storage import TEMPORARY, Storage
 from autophagy.tracking import MLFLOW_ENVIRONMENT, MLflowTracker, check_tracking_uri, mlflow_environment, tracking_for
 

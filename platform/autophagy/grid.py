@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from autophagy.cluster import most_waiting, num_cpus, start_ray, waiting_room
 from autophagy.comparison import comparison_table
 from autophagy.frames import LOOPS, sweep_frame
 from autophagy.graph import Generation
@@ -16,7 +17,7 @@ from autophagy.outcomes import Outcome, read_outcomes, write_outcomes
 from autophagy.pictures import collapse_curves
 from autophagy.planning import plan_sweep
 from autophagy.records import GenerationRecord
-from autophagy.stages import Stage, start_ray
+from autophagy.stages import Stage
 from autophagy.store import StageStore
 from autophagy.sweep_config import Loop, Sweep, loops
 from autophagy.sweep_progress import SweepProgress
@@ -117,13 +118,17 @@ def num_concurrent(left: Sequence[Loop]) -> int:
     """Loops at once that the cluster carries.
 
     Stages of one CPU wait for it and block nobody; but training and sampling processes that belong together must all
-    fit, or loops that hold half of what they need block each other.
+    fit, or loops that hold half of what they need block each other. Where workers come for what waits, as many loops
+    wait as the head has room for; with samplers of their own, as many as the workers of this moment carry.
     """
     import ray
 
+    experiments = [loop.experiment for loop in left]
+    if num_cpus() is None and not any(e.generation.num_actors for e in experiments):
+        return max(1, most_waiting())
     resources = ray.cluster_resources()
     fits = []
-    for e in (loop.experiment for loop in left):
+    for e in experiments:
         together = max(1, e.training.num_workers, e.generation.num_actors)
         fits.append(int(resources.get("CPU", 1)) // together)
         if e.training.use_gpu or e.generation.use_gpu:
@@ -142,7 +147,8 @@ def warm(firsts: Sequence[Generation], store: StageStore, concurrent: int, progr
     count, done = len(waiting), 0
     progress.shared(done, count)
     # Like a trial, a group only waits for its stages: it holds no CPU.
-    remote = ray.remote(num_cpus=0, max_retries=3)(ensure_all)
+    room = waiting_room()
+    remote = ray.remote(num_cpus=0, max_retries=3, memory=room.pop("memory"), resources=room)(ensure_all)
     running: list[ray.ObjectRef] = []
     while waiting or running:
         while waiting and len(running) < concurrent:

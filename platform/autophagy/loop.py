@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import torch
 import yaml
 
+from autophagy.cluster import in_worker
 from autophagy.config import CLUSTERED, Experiment, flatten, parse
 from autophagy.data import split_sizes, to_numpy
 from autophagy.evaluation import read_metrics
@@ -21,7 +22,6 @@ from autophagy.graph import Generation, plan_loop
 from autophagy.lineage import code_tags
 from autophagy.progress import Progress, Silent
 from autophagy.records import IMAGE, SAMPLE_ID, GenerationRecord, RunInfo, Tracker, UserError, sample_ids
-from autophagy.stages import in_worker
 from autophagy.store import Artifact, StageStore
 from autophagy.tracking import NullTracker
 

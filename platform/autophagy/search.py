@@ -14,6 +14,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.search.optuna import OptunaSearch
 
+from autophagy.cluster import start_ray, waiting_room
 from autophagy.frames import LOOPS
 from autophagy.graph import plan_loop
 from autophagy.grid import checked, claim, compare, num_concurrent, run_loops
@@ -21,13 +22,12 @@ from autophagy.loop import is_finished, read_records, run_loop
 from autophagy.metrics import METRICS
 from autophagy.outcomes import Outcome, write_outcomes
 from autophagy.records import UserError, seed_for, without_secrets
-from autophagy.stages import start_ray
 from autophagy.store import StageStore
 from autophagy.sweep_config import Choice, Loop, Range, Sweep, check_equal, choices, loops, make_loop, setting
 from autophagy.sweep_progress import SweepProgress
 from autophagy.sweep_tracking import SweepTracker, child_tags
 from autophagy.tracking import make_tracker
-from autophagy.trials import ERROR, TRIAL_BYTES, last_line, quiet
+from autophagy.trials import ERROR, last_line, quiet
 
 Point = dict[str, str]  # axis -> label
 DIGITS = 4  # of a number from a range
@@ -118,7 +118,7 @@ def search(
     quiet()
     with tempfile.TemporaryDirectory() as folder:
         tune.Tuner(
-            tune.with_resources(trainable, {"cpu": 0, "memory": TRIAL_BYTES}),
+            tune.with_resources(trainable, {"cpu": 0} | waiting_room()),
             tune_config=tune.TuneConfig(
                 search_alg=optimiser, num_samples=num_points, max_concurrent_trials=concurrent, reuse_actors=True
             ),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import statistics
-import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
+from autophagy.cluster import ARRIVAL_SECONDS, in_worker, num_cpus, start_ray
 from autophagy.records import UserError, digest
 from autophagy.store import Artifact, Attempt, StageStore
 
@@ -125,20 +125,6 @@ def num_bytes(manifest: Mapping[str, Any]) -> float:
     return float(sum(file["size"] for file in manifest["files"].values()))
 
 
-def start_ray() -> None:
-    """Join the cluster that RAY_ADDRESS names, or start one on this machine, quietly; once."""
-    import ray
-
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level="ERROR")
-
-
-def in_worker() -> bool:
-    """Whether this process is a worker of Ray's, and not the one that a person started."""
-    ray = sys.modules.get("ray")  # a worker has it
-    return ray is not None and ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE
-
-
 def timed(build: Builder, job: Job) -> dict[str, Any]:
     """What a builder says, and `device_seconds`: those of one CPU or GPU, or of as many as train."""
     start = time.perf_counter()
@@ -178,10 +164,9 @@ def stream(job: Job, rows: list[dict[str, Any]], *steps: type[Step]) -> Iterator
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
-    context.execution_no_progress_timeout_s = 600  # a starved stream must end in an error, not in silence
-    actors, use_gpu = job.runtime["num_actors"], job.runtime["use_gpu"]
-    cpus = int(ray.cluster_resources().get("CPU", 1))
-    if actors > cpus:
+    context.execution_no_progress_timeout_s = ARRIVAL_SECONDS  # a starved stream ends in an error, not in silence
+    actors, use_gpu, cpus = job.runtime["num_actors"], job.runtime["use_gpu"], num_cpus()
+    if cpus is not None and actors > cpus:
         raise UserError(f"generation.num_actors = {actors}: the cluster has {cpus} CPUs; use at most {cpus}")
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
     if not actors:

@@ -80,7 +80,7 @@ class Sweep(Section):
     stopping: Stopping = Stopping()
     search: Search | None = None
     max_retries: Annotated[int, Field(ge=0, le=100), "runtime"] = 2  # of a loop that fails
-    # Loops at once; null: as many as the cluster's CPUs carry. An autoscaling cluster has to be told.
+    # Loops at once; null: as many as the CPUs carry, or as the head has room for where it computes nothing.
     max_concurrent: Annotated[int, Field(ge=1), "runtime"] | None = None
 
     @field_validator("seeds")

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from autophagy.cluster import ARRIVAL_SECONDS
 from autophagy.config import Model, Training
 from autophagy.data import read_images, real_ids, to_numpy
 from autophagy.denoiser import (
@@ -274,6 +275,7 @@ def _train_in_process(job: Job, training: Training) -> dict[str, Any]:
 def _train_on_workers(job: Job, training: Training) -> dict[str, Any]:
     """The same work by Ray Train: restarts dead workers from their last checkpoint, and goes on after a dead driver."""
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(ARRIVAL_SECONDS))
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.config import LoggingConfig

@@ -15,6 +15,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler
 
+from autophagy.cluster import waiting_room
 from autophagy.loop import run_loop
 from autophagy.outcomes import Outcome, State
 from autophagy.records import GenerationRecord, without_secrets
@@ -27,7 +28,6 @@ from autophagy.sweep_tracking import child_tags
 from autophagy.tracking import make_tracker
 
 ERROR = "error.txt"  # in the run folder of a loop that failed
-TRIAL_BYTES = 600 << 20  # what a loop's own process takes; its stages run in Ray's workers
 BREAKER = 3  # loops that fail alike before any stage succeeds: the others would too
 
 
@@ -61,8 +61,8 @@ def run_trials(setting: Setting, concurrent: int, progress: SweepProgress) -> di
             grace_period=asha.grace_period,
             reduction_factor=asha.reduction_factor,
         )
-    # Trials hold memory and no CPU: those that wait for each other's stages must not keep these from running.
-    trainable = tune.with_resources(tune.with_parameters(trial, setting=setting), {"cpu": 0, "memory": TRIAL_BYTES})
+    # Trials hold no CPU: those that wait for each other's stages must not keep these from running.
+    trainable = tune.with_resources(tune.with_parameters(trial, setting=setting), {"cpu": 0} | waiting_room())
     quiet()
     with tempfile.TemporaryDirectory() as folder:
         tune.Tuner(

@@ -18,7 +18,7 @@ ORDER = [
     ["theory", "config"],
     ["sweep_config"],
     ["recipes", "stopping"],
-    ["storage"],
+    ["storage", "cluster"],
     ["leases", "artifacts"],
     ["garbage", "findings"],
     ["store"],
@@ -47,7 +47,7 @@ ORDER = [
     ["cli"],
     ["__main__", "__init__"],
 ]
-IMPORT_RAY = {"stages", "training", "trials", "grid", "search", "doctor"}
+IMPORT_RAY = {"cluster", "stages", "training", "trials", "grid", "search", "doctor"}
 OF_TUNE = {"trials", "search"}  # made of Ray's classes, and itself imported where it is used
 PLAIN = {
     "records",
