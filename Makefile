@@ -37,11 +37,14 @@ ui: $(READY)  ## MLflow over everything in the store
 # The package travels with the job; the cluster's image has the rest. Without STORE, the one of the cluster.
 ADDRESS ?= http://127.0.0.1:8265
 JOB ?= python jobs/run_sweep.py $(or $(RECIPE),$(error give RECIPE=... or JOB="python -m autophagy ...")) $(ARGS)
+COMMIT = $(shell git rev-parse HEAD 2>/dev/null)
+DIRTY = $(if $(shell git status --porcelain 2>/dev/null),true,false)
 JOB_STORE := $(if $(filter-out file,$(origin STORE)),$(STORE))
 submit: $(READY)  ## RECIPE=demo [STORE=s3://...] [ARGS="--set ..."] [ADDRESS=http://...]: a sweep on a cluster
 	$(if $(findstring @,$(JOB_STORE)),$(error STORE holds credentials, which the job's metadata would show))
 	RAY_AUTH_MODE=$${RAY_AUTH_MODE:-token} $(BIN)/ray job submit --address $(ADDRESS) --working-dir . \
-		--metadata-json '{"recipe": "$(RECIPE)"}' --runtime-env-json '{"env_vars": {"PYTHONPATH": "platform"}}' \
+		--metadata-json '{"recipe": "$(RECIPE)", "git.commit": "$(COMMIT)", "git.dirty": "$(DIRTY)"}' \
+		--runtime-env-json '{"env_vars": {"PYTHONPATH": "platform"}}' \
 		-- $(JOB) $(if $(JOB_STORE),--store '$(JOB_STORE)')
 
 # torch first and by itself: where a CPU build is at hand, pip takes that one.

@@ -64,7 +64,7 @@ def run(
     experiment = load_experiment(recipe, _named(settings, name))
     from autophagy.loop import checked_plan, run_loop
     from autophagy.progress import ConsoleProgress
-    from autophagy.tracking import check_tracking_uri, make_tracker
+    from autophagy.tracking import check_tracking_uri, how_to_look, make_tracker
 
     # Before anything is opened: a mistyped command leaves nothing behind.
     checked_plan(experiment)
@@ -79,7 +79,7 @@ def run(
     folder = f"{opened.uri.rstrip('/')}/runs/{experiment.name}"
     hint("look at", f"{folder}/collapse_curves.png and samples.png")
     if tracking:
-        hint("compare", f"mlflow ui --backend-store-uri {tracking}")
+        hint("compare", how_to_look(tracking))
     hint("go on", f"the same command with --set generations={2 * max(1, experiment.generations)}")
 
 
@@ -97,7 +97,7 @@ def sweep(
     from autophagy.outcomes import read_outcomes
     from autophagy.sweep import run_sweep
     from autophagy.sweep_progress import ConsoleSweep
-    from autophagy.tracking import check_tracking_uri
+    from autophagy.tracking import check_tracking_uri, how_to_look
 
     checked(loops(chosen), None)
     if given := _given_tracking(tracking_uri):
@@ -112,7 +112,7 @@ def sweep(
     hint("took", f"{time.monotonic() - start:.0f} s; a second time takes seconds")
     hint("look at", f"{folder}/table.md, generations.csv and collapse_curves.png")
     if tracking:
-        hint("compare", f"mlflow ui --backend-store-uri {tracking}")
+        hint("compare", how_to_look(tracking, chosen.name))
     failures = [(run, o) for run, o in read_outcomes(opened, chosen.name).items() if not o.final]
     for run, outcome in failures:
         why = outcome.why or "not started: see the errors of the others"

@@ -53,6 +53,10 @@ def run_grid(sweep: Sweep, store: StageStore, tracking_uri: str | None, progress
     try:
         if left:
             outcomes |= run_loops(sweep, left, plans, store, tracker, progress)
+    except BaseException:
+        if tracker:
+            tracker.interrupt()
+        raise
     finally:
         write_outcomes(store, sweep.name, outcomes)  # an interrupted sweep says how far it came
         progress.end()

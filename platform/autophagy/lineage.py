@@ -1,7 +1,9 @@
-"""Which code computed a run: commit, uncommitted changes, package versions."""
+"""Which code computed a run, and as which job: commit, uncommitted changes, package versions, metadata."""
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -11,7 +13,7 @@ PACKAGES = ("autophagy", "torch", "diffusers", "ray", "numpy", "scikit-learn")
 
 
 def code_tags() -> dict[str, str]:
-    """Tags git.commit, git.dirty (where the package runs from a checkout) and version.<package>."""
+    """Tags git.commit, git.dirty (of a checkout, or as the job was told), ray.submission_id, version.<package>."""
     tags = {"version.python": sys.version.split()[0]}
     for package in PACKAGES:
         try:
@@ -21,7 +23,15 @@ def code_tags() -> dict[str, str]:
     commit, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
     if commit is not None and status is not None:
         tags |= {"git.commit": commit, "git.dirty": str(bool(status)).lower()}
-    return tags
+    return tags | job_tags()
+
+
+def job_tags() -> dict[str, str]:
+    """The id and the metadata of the submitted job whose driver this is."""
+    metadata = dict(json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("metadata", {}))
+    metadata.pop("job_name", None)  # the id again
+    submission = metadata.pop("job_submission_id", None)
+    return metadata if submission is None else {"ray.submission_id": submission, **metadata}
 
 
 def _git(*arguments: str) -> str | None:

@@ -60,6 +60,10 @@ def run_search(sweep: Sweep, store: StageStore, tracking_uri: str | None, progre
             found.outcomes |= run_loops(sweep, left, plans, store, tracker, progress)
         if len(tried) < num_points:
             search(sweep, tried, num_points - len(tried), found, tracker, progress)
+    except BaseException:
+        if tracker:
+            tracker.interrupt()
+        raise
     finally:
         found.save()
         progress.end()

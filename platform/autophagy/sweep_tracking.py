@@ -65,6 +65,14 @@ class SweepTracker(MLflowTracker):
         self._attempt(look)
         return found
 
+    def interrupt(self) -> None:
+        """Say that the sweep was stopped; given again, it goes on in the same run."""
+        self._attempt(self._kill)
+
+    def _kill(self) -> None:
+        client, run = self._open()
+        client.set_terminated(run.info.run_id, "KILLED")
+
     def end(self, outcomes: Mapping[str, Outcome], files: Mapping[str, bytes]) -> None:
         """Log what became of every loop the table and the pictures, and close the parent run.
 

@@ -211,6 +211,13 @@ def tracking_for(given: str | None, folder: str | None) -> str | None:
     return given or os.environ.get("MLFLOW_TRACKING_URI") or default
 
 
+def how_to_look(uri: str, experiment: str = EXPERIMENT) -> str:
+    """What to open or type to see an experiment: a link to the server, or the command that serves a database."""
+    if not uri.startswith("http"):
+        return f"mlflow ui --backend-store-uri {uri}"
+    return f"{uri.rstrip('/')}, experiment {experiment}"
+
+
 def make_tracker(uri: str | None, experiment: str = EXPERIMENT, tags: Mapping[str, str] | None = None) -> Tracker:
     """The tracker for a tracking URI: MLflow, or none for None. Experiment and tags are MLflow's.
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
+from ray.exceptions import RayActorError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler
 
@@ -155,14 +156,16 @@ class Referee(tune.Stopper):
         """Whether the circuit is broken."""
         return bool(self.broken)
 
-    def failed(self, run: str, why: str, *, again: bool) -> None:
-        """A trial of a loop has failed, for the last time or not."""
-        self.failing[run] = re.sub(r"[0-9a-f]{6,}|\d+|/\S+", "#", why)
+    def failed(self, run: str, why: str, *, again: bool, lost: bool) -> None:
+        """A trial of a loop has failed, for the last time or not; `lost` with its process, perhaps with many others."""
+        cause = re.sub(r"[0-9a-f]{6,}|\d+|/\S+", "#", why)
+        if not lost:
+            self.failing[run] = cause
         if again:
             self.progress.retried(self.loops[run], why)
         else:
             self._end(run, self._outcome(run, "failed", why))
-        alike = [other for other, cause in self.failing.items() if cause == self.failing[run]]
+        alike = [other for other, known in self.failing.items() if known == cause]
         if len(alike) >= BREAKER:
             self.broken = f"{len(alike)} loops in a row failed alike: {why}"
 
@@ -192,6 +195,13 @@ class Reporter(tune.Callback):
     def __init__(self, referee: Referee, store: StageStore) -> None:
         self.referee, self.store = referee, store
 
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A loop that came further may fail as often again: on spot machines a long one loses many processes."""
+        if result.get("computed"):
+            trial.max_failures = trial.num_failures + self.referee.sweep.max_retries
+
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial has ended without an error."""
         self.referee.ended(trial.config["run"])
@@ -205,9 +215,10 @@ class Reporter(tune.Callback):
         self._failed(trial, again=True)
 
     def _failed(self, trial: Trial, again: bool) -> None:
-        error = without_secrets(str(trial.get_error()))
-        self.store.write_run_file(trial.config["run"], ERROR, error.encode())
-        self.referee.failed(trial.config["run"], last_line(error), again=again)
+        error = trial.get_error()
+        text, lost = without_secrets(str(error)), isinstance(error, RayActorError)
+        self.store.write_run_file(trial.config["run"], ERROR, text.encode())
+        self.referee.failed(trial.config["run"], last_line(text), again=again, lost=lost)
 
 
 def last_line(error: str) -> str:

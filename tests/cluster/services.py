@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import secrets
 import select
-import signal
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+# Everything asks for a secret; the secrets are of this test session.
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "testing",
-    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_SECRET_ACCESS_KEY": secrets.token_hex(16),
     "AWS_EC2_METADATA_DISABLED": "true",
-    "RAY_AUTH_MODE": "disabled",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "MLFLOW_TRACKING_USERNAME": "admin",
+    "MLFLOW_TRACKING_PASSWORD": secrets.token_hex(16),
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
@@ -33,6 +42,20 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
         assert time.monotonic() < limit, "waited in vain"
         time.sleep(0.05)
     return found
+
+
+def kill_all(*processes: subprocess.Popen) -> None:
+    """SIGKILL to processes and all that they have started."""
+    victims = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            started = psutil.Process(process.pid)
+            victims += [started, *started.children(recursive=True)]
+    for victim in victims:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            victim.kill()
+    for process in processes:
+        process.wait()
 
 
 def free_port() -> int:
@@ -62,8 +85,7 @@ class Service:
 
     def kill(self) -> None:
         if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+            kill_all(self.process)
             self.process = None
 
 
@@ -95,25 +117,118 @@ class Door:
 
 
 class Nodes:
-    """A Ray cluster: a head without CPUs and workers of one CPU, each a set of processes of its own."""
+    """A Ray cluster on this machine: a head that computes nothing, and workers of one CPU.
 
-    def __init__(self, num_workers: int) -> None:
-        from ray.cluster_utils import Cluster
+    Each node is a `ray start` with all that it starts, as on a machine of its own.
+    """
 
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    def __init__(
+        self, num_workers: int, *, head: Sequence[str] = ("--num-cpus=0",), python: str = sys.executable, **env: str
+    ) -> None:
+        self.python, self.environment = python, {**os.environ, **env}
+        self.folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short: sockets are in it
+        port, dashboard = free_port(), free_port()
+        self.address, self.dashboard = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
+        self.processes: list[subprocess.Popen] = []
+        arguments = ["--head", *head, f"--port={port}", f"--temp-dir={self.folder}"]
+        arguments += [f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}"]
+        self.head = self._start(*arguments, *self.head_arguments(port))
+        wait_for(self.num_alive)
         self.workers = [self.add() for _ in range(num_workers)]
+        wait_for(lambda: self.num_alive() == 1 + num_workers)
 
-    @property
-    def address(self) -> str:
-        return str(self.cluster.address)
+    def head_arguments(self, port: int) -> list[str]:
+        """What more the head is told."""
+        return []
 
-    def add(self) -> Any:
-        return self.cluster.add_node(num_cpus=1)
+    def _start(self, *arguments: str) -> subprocess.Popen:
+        command = [self.python, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
+        command += ["--dashboard-agent-listen-port=0", "--object-store-memory=200000000", *arguments]
+        log = self.folder / f"node-{len(self.processes)}.txt"
+        with log.open("wb") as out:
+            process = subprocess.Popen(command, stdout=out, stderr=out, env=self.environment, start_new_session=True)
+        self.processes.append(process)
+        return process
 
-    def kill(self, worker: Any) -> None:
+    def add(self) -> subprocess.Popen:
+        """One more worker."""
+        return self._start(f"--address={self.address}", "--num-cpus=1")
+
+    def kill(self, node: subprocess.Popen) -> None:
         """SIGKILL to every process of a node."""
-        self.workers.remove(worker)
-        self.cluster.remove_node(worker, allow_graceful=False)
+        kill_all(node)
+        if node in self.workers:
+            self.workers.remove(node)
+
+    def runs(self, node: subprocess.Popen, name: str) -> bool:
+        """Whether a node has a process of Ray's of this name."""
+        children = psutil.Process(node.pid).children(recursive=True)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return any(f"ray::{name}" in " ".join(child.cmdline()) for child in children)
+        return False
+
+    def num_alive(self) -> int | None:
+        """Nodes that live, as the dashboard says; None while it does not answer."""
+        token = self.environment["RAY_AUTH_TOKEN"]
+        request = urllib.request.Request(
+            f"{self.dashboard}/api/v0/nodes?limit=1000", headers={"Authorization": f"Bearer {token}"}
+        )
+        with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5) as answer:
+            nodes = json.load(answer)["data"]["result"]["result"]
+            return sum(node["state"] == "ALIVE" for node in nodes)
+        return None
+
+    def shutdown(self) -> None:
+        """The whole cluster is gone, all at once."""
+        kill_all(*self.processes)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Autoscaled(Nodes):
+    """A head alone, whose autoscaler starts and ends workers of one CPU on this machine, as it would in a cloud."""
+
+    def __init__(self, max_workers: int, idle_seconds: float) -> None:
+        from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
+
+        self.max_workers, self.idle_seconds, self.head_id = max_workers, idle_seconds, FAKE_HEAD_NODE_ID
+        settings = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1", "RAY_enable_autoscaler_v2": "1"}
+        ids = {"RAY_CLOUD_INSTANCE_ID": self.head_id, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": self.head_id}
+        super().__init__(0, **settings, **ids)
+
+    def head_arguments(self, port: int) -> list[str]:
+        """The autoscaler's configuration."""
+        lists = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
+        provider = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
+        resources = {"CPU": 1, "memory": 4 << 30, "object_store_memory": 200_000_000}
+        config = {
+            "cluster_name": "autoscaled",
+            "max_workers": self.max_workers,
+            "upscaling_speed": 8.0,
+            "idle_timeout_minutes": self.idle_seconds / 60,
+            "provider": {
+                "type": "external",
+                "module": provider,
+                "gcs_address": f"127.0.0.1:{port}",
+                "head_node_id": self.head_id,
+                "launch_multiple": True,
+            },
+            "head_node_type": "ray.head.default",
+            "available_node_types": {
+                "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "min_workers": 0, "max_workers": 0},
+                "worker": {
+                    "resources": resources,
+                    "node_config": {},
+                    "min_workers": 0,
+                    "max_workers": self.max_workers,
+                },
+            },
+            **{f"{name}_commands": [] for name in lists},
+            **{name: [] for name in ("cluster_synced_files", "rsync_exclude", "rsync_filter")},
+            **{name: {} for name in ("auth", "docker", "file_mounts")},
+        }
+        path = self.folder / "autoscaling.json"
+        path.write_text(json.dumps(config))
+        return [f"--autoscaling-config={path}"]
 
 
 class Driver:
@@ -134,6 +249,7 @@ class Driver:
         return self
 
     def wait(self, seconds: float = 600.0) -> int:
+        """Its exit code."""
         assert self.process is not None
         try:
             return self.process.wait(seconds)
@@ -141,7 +257,10 @@ class Driver:
             self.kill()
 
     def kill(self) -> None:
+        """SIGKILL to it and what it started."""
         assert self.process is not None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        kill_all(self.process)
+
+    def said(self) -> str:
+        """The last of what it wrote."""
+        return self.log.read_text()[-4000:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import shlex
 import subprocess
 import zipfile
@@ -65,7 +66,10 @@ def test_the_command(monkeypatch):
     assert words[words.index("--address") + 1] == "http://127.0.0.1:8265"
     environment = json.loads(words[words.index("--runtime-env-json") + 1])
     assert environment == {"env_vars": {"PYTHONPATH": "platform"}}
-    assert json.loads(words[words.index("--metadata-json") + 1]) == {"recipe": "demo"}
+    metadata = json.loads(words[words.index("--metadata-json") + 1])
+    assert metadata["recipe"] == "demo"
+    assert re.fullmatch(r"[0-9a-f]{40}", metadata["git.commit"])
+    assert metadata["git.dirty"] in ("true", "false")
     expected = ["python", "jobs/run_sweep.py", "demo", "--set", "seeds=[0,1]", "--name", "mine"]
     assert entrypoint(words) == expected
 
