@@ -20,6 +20,7 @@ from autophagy.store import Artifact, Attempt, StageStore
 
 T = TypeVar("T")
 SECONDS = "seconds"  # column of a stream: what a row has cost
+UNDER_WAY_BYTES = 256 << 20  # rows of a stream between two steps
 
 
 class Step(Protocol):
@@ -157,7 +158,7 @@ def stream(job: Job, rows: list[dict[str, Any]], *steps: type[Step]) -> Iterator
         What the last step returns; nothing else comes here.
     """
     import ray
-    from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+    from ray.data import ActorPoolStrategy, DataContext, ExecutionResources, TaskPoolStrategy
 
     if not rows:
         return
@@ -165,6 +166,8 @@ def stream(job: Job, rows: list[dict[str, Any]], *steps: type[Step]) -> Iterator
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = ARRIVAL_SECONDS  # a starved stream ends in an error, not in silence
+    # Ray's own limit is a part of its object store: gigabytes of images that wait for a slow scorer.
+    context.execution_options.resource_limits = ExecutionResources(object_store_memory=UNDER_WAY_BYTES)
     actors, use_gpu, cpus = job.runtime["num_actors"], job.runtime["use_gpu"], num_cpus()
     if cpus is not None and actors > cpus:
         raise UserError(f"generation.num_actors = {actors}: the cluster has {cpus} CPUs; use at most {cpus}")

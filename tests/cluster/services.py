@@ -133,9 +133,7 @@ class Nodes:
         arguments = ["--head", *head, f"--port={port}", f"--temp-dir={self.folder}"]
         arguments += [f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}"]
         self.head = self._start(*arguments, *self.head_arguments(port))
-        wait_for(self.num_alive)
         self.workers = [self.add() for _ in range(num_workers)]
-        wait_for(lambda: self.num_alive() == 1 + num_workers)
 
     def head_arguments(self, port: int) -> list[str]:
         """What more the head is told."""
@@ -148,6 +146,13 @@ class Nodes:
         with log.open("wb") as out:
             process = subprocess.Popen(command, stdout=out, stderr=out, env=self.environment, start_new_session=True)
         self.processes.append(process)
+        try:
+            # One after the other: nodes of one machine that start at once get into each other's way.
+            wait_for(lambda: process.poll() is not None or b"Ray runtime started" in log.read_bytes())
+            assert process.poll() is None, log.read_text()
+        except AssertionError:
+            self.shutdown()
+            raise
         return process
 
     def add(self) -> subprocess.Popen:
