@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
+from cases import Case, run_alone
 from services import Autoscaled, Driver, wait_for
-from test_faults import check
 
 from autophagy.store import StageStore
+from autophagy.sweep_config import parse_sweep
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
@@ -62,16 +62,22 @@ def cluster(environment) -> Iterator[Autoscaled]:
     made.shutdown()
 
 
-def test_workers_come_for_a_sweep_and_go_after_it(cluster, bucket, many, tmp_path):
-    sweep, undisturbed = many
-    recipe = tmp_path / "many.yaml"
-    recipe.write_text(yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False))
+@pytest.fixture(scope="module")
+def many(environment, tiny_values, tmp_path_factory) -> Case:
+    """Six loops: more than there will be workers."""
+    values = {"name": "many", "base": tiny_values, "seeds": [0, 1]}
+    values["axes"] = {"selection.strategy": ["random", "lsf", "oldest_first"]}
+    values["base"] |= {"metrics": {"feature_network": "pixels", "num_samples": 64}}
+    return run_alone(parse_sweep(values), tmp_path_factory.mktemp("many"))
+
+
+def test_workers_come_for_a_sweep_and_go_after_it(cluster, bucket, many: Case, tmp_path):
     watch = Watch(cluster)
     wait_for(lambda: len(watch.counts) > 5)
     assert {count for _, count in watch.counts} == {0}
     watch.mark("sweep starts")
-    driver = Driver(recipe, bucket, "none", cluster.address).start()
-    assert driver.wait() == 0, driver.log.read_text()[-4000:]
+    driver = Driver(many.recipe(tmp_path), bucket, "none", cluster.address).start()
+    assert driver.wait() == 0, driver.said()
     watch.mark("ends")
     busiest = max(count for _, count in watch.counts)
     wait_for(lambda: watch.counts[-1][1] == 0, 120)
@@ -79,4 +85,4 @@ def test_workers_come_for_a_sweep_and_go_after_it(cluster, bucket, many, tmp_pat
     watch.picture(Path(os.environ.get("AUTOPHAGY_PICTURES", tmp_path)) / "autoscaling.png")
     assert busiest == MAX_WORKERS
     assert watch.counts[-1][1] == 0
-    check(StageStore(bucket), sweep, undisturbed)
+    many.check(StageStore(bucket))
