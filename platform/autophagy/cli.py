@@ -341,14 +341,17 @@ def main(arguments: list[str] | None = None) -> None:
     except USAGE_ERROR as error:
         named = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
         fail(named or "no command; take one of these")  # typer has listed them
+    except OSError as error:  # a disk, a network or a storage that failed on the way
+        what = str(error).strip() or type(error).__name__
+        fail(f"{what.splitlines()[-1]}; once that is mended, the same command goes on from here", code=1)
     except (typer.Abort, KeyboardInterrupt):
         Console(stderr=True).print("stopped; the same command goes on from here", highlight=False)
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def fail(message: str) -> None:
-    """Print one line to standard error and exit with 2."""
-    line = " ".join(message.split())
+def fail(message: str, code: int = 2) -> None:
+    """Print one line to standard error and exit."""
+    line = without_secrets(" ".join(message.split()))
     Console(stderr=True, soft_wrap=True).print(f"[red]error:[/red] {escape(line)}", highlight=False)
-    sys.exit(2)
+    sys.exit(code)

@@ -114,7 +114,7 @@ def run_loops(
     concurrent = sweep.max_concurrent or num_concurrent(left)
     warm([plans[loop.run][0] for loop in left], store, concurrent, progress)
     tracking = (tracker.tracking_uri, tracker.run_id) if tracker else (None, None)
-    setting = Setting(sweep, {loop.run: loop for loop in left}, store.uri, *tracking)
+    setting = Setting(sweep, {loop.run: loop for loop in left}, store, *tracking)
     return run_trials(setting, concurrent, progress)
 
 
@@ -156,7 +156,7 @@ def warm(firsts: Sequence[Generation], store: StageStore, concurrent: int, progr
     running: list[ray.ObjectRef] = []
     while waiting or running:
         while waiting and len(running) < concurrent:
-            running.append(remote.remote(waiting.pop(0), store.uri))
+            running.append(remote.remote(waiting.pop(0), store))
         finished, running = ray.wait(running)
         for reference in finished:
             done += 1
@@ -176,9 +176,8 @@ def prefixes(firsts: Sequence[Generation]) -> list[list[Stage]]:
     return [list(group.values()) for group in groups.values()]
 
 
-def ensure_all(stages: Sequence[Stage], uri: str) -> None:
+def ensure_all(stages: Sequence[Stage], store: StageStore) -> None:
     """Compute stages one after the other."""
-    store = StageStore(uri)
     for stage in stages:
         stage.ensure(store)
 

@@ -118,7 +118,7 @@ def search(
         seed=seed_for(sweep.seeds[0], "search", len(tried)) % 2**32,
     )
     tracking = (tracker.tracking_uri, tracker.run_id) if tracker else (None, None)
-    trainable = tune.with_parameters(trial, sweep=sweep, uri=found.store.uri, tracking=tracking)
+    trainable = tune.with_parameters(trial, sweep=sweep, store=found.store, tracking=tracking)
     quiet()
     with tempfile.TemporaryDirectory() as folder:
         tune.Tuner(
@@ -136,9 +136,9 @@ def search(
         ).fit()
 
 
-def trial(config: Mapping[str, Any], sweep: Sweep, uri: str, tracking: tuple[str | None, str | None]) -> None:
+def trial(config: Mapping[str, Any], sweep: Sweep, store: StageStore, tracking: tuple[str | None, str | None]) -> None:
     """One point, in a process of Tune's: its loops one after the other, then one report."""
-    store, point = StageStore(uri), labels_of(sweep, config)
+    point = labels_of(sweep, config)
     for loop in loops_at(sweep, point):
         run_loop(loop.experiment, store, make_tracker(tracking[0], sweep.name, child_tags(sweep, tracking[1], loop)))
     tune.report({"objective": objective(sweep, point, store)})

@@ -11,7 +11,15 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
-from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
+from pyarrow.fs import (
+    AwsDefaultS3RetryStrategy,
+    FileInfo,
+    FileSelector,
+    FileSystem,
+    FileType,
+    LocalFileSystem,
+    S3FileSystem,
+)
 
 from autophagy.records import UserError, without_secrets
 
@@ -19,6 +27,7 @@ TEMPORARY = "tmp"  # files on their way to their name; what a killed process lea
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 _SCHEMES = ("file", "s3")
 _CHUNK = 16 * 2**20
+_ATTEMPTS = 12  # after 0.025 s, 0.05 s and so on: 100 s in all
 
 
 def is_name(name: str) -> bool:
@@ -59,7 +68,8 @@ class Storage:
     def _resolved(self) -> tuple[FileSystem, str]:
         if "://" not in self.uri:
             return LocalFileSystem(), self.uri
-        return FileSystem.from_uri(self.uri)
+        fs, root = FileSystem.from_uri(self.uri)
+        return _patient(fs) if isinstance(fs, S3FileSystem) else fs, root
 
     @property
     def fs(self) -> FileSystem:
@@ -87,7 +97,9 @@ class Storage:
                 raise ValueError("unknown scheme")
             if not self.root:
                 raise ValueError("no folder or bucket given")
-            self.fs.create_dir(self.root, recursive=True)
+            # Not the patient one: a mistyped address is to be noticed at once.
+            impatient = self.fs if self.local else FileSystem.from_uri(self.uri)[0]
+            impatient.create_dir(self.root, recursive=True)
             probe = self.at(TEMPORARY, uuid.uuid4().hex)
             self.create(probe, b"")
             self.remove(probe)
@@ -200,3 +212,9 @@ class Storage:
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(path)
+
+
+def _patient(fs: S3FileSystem) -> S3FileSystem:
+    """The same file system, which outlives a minute without an answer: loops go on, and nothing is computed twice."""
+    _, (options,) = fs.__reduce__()  # how pyarrow itself copies one; nothing else gives the options of a URI
+    return S3FileSystem(**options, retry_strategy=AwsDefaultS3RetryStrategy(max_attempts=_ATTEMPTS))

@@ -38,7 +38,7 @@ class Setting:
 
     sweep: Sweep
     loops: Mapping[str, Loop]
-    store: str  # URI
+    store: StageStore
     tracking_uri: str | None
     parent_id: str | None  # the sweep's MLflow run
 
@@ -74,7 +74,7 @@ def run_trials(setting: Setting, concurrent: int, progress: SweepProgress) -> di
                 name=sweep.name,
                 storage_path=folder,
                 stop=referee,
-                callbacks=[Reporter(referee, StageStore(setting.store))],
+                callbacks=[Reporter(referee, setting.store)],
                 failure_config=tune.FailureConfig(max_failures=sweep.max_retries),
                 verbose=0,
             ),
@@ -96,7 +96,7 @@ def trial(config: Mapping[str, Any], setting: Setting) -> None:
     tags = child_tags(setting.sweep, setting.parent_id, loop)
     tracker = make_tracker(setting.tracking_uri, setting.sweep.name, tags)
     report = Report(loop.experiment.generations)
-    records = run_loop(loop.experiment, StageStore(setting.store), tracker, report)
+    records = run_loop(loop.experiment, setting.store, tracker, report)
     report.tell(records[-1])
 
 

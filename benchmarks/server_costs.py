@@ -1,0 +1,178 @@
+"""What one loop costs the servers that all loops share: MLflow's, and object storage. Measured with real ones."""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from processes import cpu_by_role, mlflow_server, s3_server
+from ray_costs import GENERATIONS, WINDOW, copies
+
+from autophagy import leases
+from autophagy.config import flatten
+from autophagy.loop import run_loop
+from autophagy.records import GenerationRecord, RunInfo
+from autophagy.stages import Stage
+from autophagy.store import Artifact, StageStore
+from autophagy.sweep_config import Loop
+from autophagy.sweep_progress import SweepProgress
+
+_REQUEST = re.compile(r'"(?:\x1b\[[0-9;]*m)*(\w+) (\S+) HTTP')  # of the S3 server's log
+
+
+def info_of(name: str, experiment: Loop) -> RunInfo:
+    """What MLflow is told about a loop."""
+    params = flatten(experiment.experiment.model_dump(mode="json"))
+    dataset: Mapping[str, str | int] = {"source": "digits", "digest": name[:36], "num_real": 64, "num_held_out": 64}
+    return RunInfo(name, f"{experiment.experiment.digest}-{name}", params, {"autophagy.seed": "0"}, dataset)
+
+
+def mlflow_costs(folder: Path, store: StageStore, records: Sequence[GenerationRecord]) -> dict[str, float]:
+    """What an MLflow server with one worker process and SQLite needs for a loop, and what it can take in."""
+    from autophagy.tracking import MLflowTracker
+
+    loop = copies(1, GENERATIONS)[1][0]
+    pictures = [folder / name for name in ("collapse_curves.png", "samples.png")]
+    for path in pictures:
+        path.write_bytes(store.read_run_file(loop.run, path.name) or b"")
+    with mlflow_server(folder) as (uri, server):
+
+        def cost(action: Callable[[MLflowTracker, str], object], trackers: Mapping[str, MLflowTracker]) -> float:
+            before = sum(cpu_by_role(server).values())
+            for name, tracker in trackers.items():
+                action(tracker, name)
+            return (sum(cpu_by_role(server).values()) - before) / len(trackers)
+
+        first = MLflowTracker(uri)
+        first.start(info_of("first", loop))
+        first.finish(records, pictures, complete=True)
+        trackers = {f"loop{i}": MLflowTracker(uri) for i in range(20)}
+        begun = cost(lambda tracker, name: tracker.start(info_of(name, loop)), trackers)
+
+        def log(tracker: MLflowTracker, name: str) -> None:
+            for k in range(1, len(records) + 1):
+                tracker.log(records[:k])
+
+        logged = cost(log, trackers) / len(records)
+        ended = cost(lambda tracker, name: tracker.finish(records, pictures, complete=True), trackers)
+        rate, share = sustained(uri, server, loop, records)
+    return {
+        "mlflow_start": begun,
+        "mlflow_generation": logged,
+        "mlflow_end": ended,
+        "mlflow_rate": rate,
+        "mlflow_share": share,
+    }
+
+
+def sustained(uri: str, server: int, loop: Loop, records: Sequence[GenerationRecord]) -> tuple[float, float]:
+    """Generations a second that three clients without a pause get in, and CPU seconds a second of the server."""
+    with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
+        list(pool.map(log_for, [(uri, f"warm{i}", loop, records, 1.0) for i in range(3)]))
+        before, start = sum(cpu_by_role(server).values()), time.perf_counter()
+        counts = list(pool.map(log_for, [(uri, f"client{i}", loop, records, WINDOW) for i in range(3)]))
+        seconds = time.perf_counter() - start
+    return sum(counts) / seconds, (sum(cpu_by_role(server).values()) - before) / seconds
+
+
+def log_for(order: tuple[str, str, Loop, Sequence[GenerationRecord], float]) -> int:
+    """Log loops until the time is over; how many generations."""
+    from autophagy.tracking import MLflowTracker
+
+    uri, name, loop, records, seconds = order
+    count, limit = 0, time.monotonic() + seconds
+    while time.monotonic() < limit:
+        tracker = MLflowTracker(uri)
+        tracker.start(info_of(f"{name}-{count}", loop))
+        for k in range(1, len(records) + 1):
+            tracker.log(records[:k])
+            count += 1
+    return count
+
+
+class Requests:
+    """Counts what comes to an S3 server; also, as a loop's progress, generation by generation."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.generations: list[Counter[str]] = []
+        self.seen = self.lines()
+
+    def lines(self) -> int:
+        """Lines in the log so far."""
+        return len(self.log.read_text().splitlines())
+
+    def since(self) -> Counter[str]:
+        """Requests by kind since the last call: `reads` and `writes`."""
+        time.sleep(0.3)  # the server writes its log after it has answered
+        new = self.log.read_text().splitlines()[self.seen :]
+        self.seen += len(new)
+        methods = [match[1] for line in new if (match := _REQUEST.search(line))]
+        return Counter("reads" if method in ("HEAD", "GET") else "writes" for method in methods)
+
+    def follow(self, stage: Stage, store: StageStore) -> Artifact:
+        """Ensure a stage."""
+        return stage.ensure(store)
+
+    def generation(self, record: GenerationRecord) -> None:
+        """Count those of a generation."""
+        self.generations.append(self.since())
+
+
+def storage_costs(folder: Path, store: StageStore) -> dict[str, float]:
+    """Requests to object storage, by a real client to a server that writes them all down."""
+    from pyarrow.fs import copy_files
+
+    from autophagy.grid import run_grid
+
+    with s3_server(folder) as (uri, log):
+        remote = StageStore(uri)
+        count = Requests(log)
+        beat, leases.HEARTBEAT_SECONDS = leases.HEARTBEAT_SECONDS, math.inf  # heartbeats are counted by themselves
+        run_loop(copies(1, 4)[1][0].experiment, remote, None, count)
+        leases.HEARTBEAT_SECONDS = beat
+        each = {kind: (count.generations[2][kind] + count.generations[3][kind]) / 2 for kind in ("reads", "writes")}
+
+        seconds = 3.2 * beat
+        count.since()
+        with leases.hold(remote.storage, "real", "held", [], lambda: False):
+            count.since()
+            time.sleep(seconds)
+            beats = count.since()
+            waiter = threading.Thread(target=lambda: wait_for(remote, time.monotonic() + seconds))
+            waiter.start()
+            waiter.join()
+            waits = count.since()
+
+        # The driver's part: a sweep that has ended is looked over and its tables are written again.
+        copy_files(store.root, remote.root, source_filesystem=store.fs, destination_filesystem=remote.fs)
+        totals = []
+        for size in (2, 6):
+            sweep, made = copies(size, GENERATIONS)
+            for loop in made:
+                run_loop(loop.experiment, remote)
+            count.since()
+            run_grid(sweep, remote, None, SweepProgress())
+            totals.append(sum(count.since().values()))
+    return {
+        **each,
+        "beat_reads": beats["reads"] / seconds,
+        "beat_writes": beats["writes"] / seconds,
+        "wait_reads": (waits["reads"] - beats["reads"]) / seconds,
+        "driver_requests": (totals[1] - totals[0]) / 4,
+    }
+
+
+def wait_for(store: StageStore, until: float) -> None:
+    """Wait for a stage that another thread builds, for a while."""
+    with leases.hold(
+        store.storage, "real", "held", [], lambda: store.is_done("real", "held") or time.monotonic() > until
+    ):
+        pass
