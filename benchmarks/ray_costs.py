@@ -96,7 +96,7 @@ def wait(store: StageStore, count: int) -> dict[str, float]:
     looking = threading.Thread(target=look)
     looking.start()
     held.wait()
-    run_trials(Setting(sweep, {loop.run: loop for loop in made}, store.uri, None, None), count, SweepProgress())
+    run_trials(Setting(sweep, {loop.run: loop for loop in made}, store, None, None), count, SweepProgress())
     looking.join()
     return found
 
@@ -127,7 +127,7 @@ def generation_costs(store: StageStore, known: Mapping[str, float]) -> dict[str,
 
     sweep, made = copies(1, GENERATIONS)
     samples = Samples()
-    run_trials(Setting(sweep, {made[0].run: made[0]}, store.uri, None, None), 1, samples)
+    run_trials(Setting(sweep, {made[0].run: made[0]}, store, None, None), 1, samples)
     first, last = samples.taken[SETTLED], samples.taken[-2]  # the last one comes after the pictures
     count = len(samples.taken) - 2 - SETTLED
     each = {name: (last[name] - first[name]) / count for name in ("wall", "trial", "gcs", "raylet")}

@@ -13,6 +13,7 @@ from typing import Any
 
 from ray import tune
 from ray.exceptions import RayActorError
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler
 
@@ -83,11 +84,13 @@ def run_trials(setting: Setting, concurrent: int, progress: SweepProgress) -> di
 
 
 def quiet() -> None:
-    """Tune talks to nobody but us: no tables, no log files, no tracebacks between our lines; and Ctrl-C is ours."""
+    """Tune talks to nobody but us: no tables, log files, tracebacks, and no keys in logs; and Ctrl-C is ours."""
     os.environ.update(
         {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1"}
     )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    # It would hand the driver's keys to trials in a runtime environment, which Ray logs; nodes have keys of their own.
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update({name for name in os.environ if name.startswith("AWS_")})
 
 
 def trial(config: Mapping[str, Any], setting: Setting) -> None:

@@ -130,7 +130,7 @@ class Nodes:
         port, dashboard = free_port(), free_port()
         self.address, self.dashboard = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
         self.processes: list[subprocess.Popen] = []
-        arguments = ["--head", *head, f"--port={port}", f"--temp-dir={self.folder}"]
+        arguments = ["--head", *head, f"--port={port}"]
         arguments += [f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}"]
         self.head = self._start(*arguments, *self.head_arguments(port))
         self.workers = [self.add() for _ in range(num_workers)]
@@ -142,7 +142,10 @@ class Nodes:
     def _start(self, *arguments: str) -> subprocess.Popen:
         command = [self.python, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
         command += ["--dashboard-agent-listen-port=0", "--object-store-memory=200000000", *arguments]
-        log = self.folder / f"node-{len(self.processes)}.txt"
+        # A folder each, as on machines of their own: files that came with a job must not be shared.
+        own = self.folder / str(len(self.processes))
+        command += [f"--temp-dir={own}"]
+        log = self.folder / f"{own.name}.txt"
         with log.open("wb") as out:
             process = subprocess.Popen(command, stdout=out, stderr=out, env=self.environment, start_new_session=True)
         self.processes.append(process)
