@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 CYCLES = 12  # of an undisturbed loop that are simulated, the first third of them to warm up
+ALL_CYCLES = 2000  # at least, of all loops together
 SPREAD = 0.3  # coefficient of variation of a computation
 
 
@@ -68,7 +69,7 @@ def simulate(num_loops: int, cycle: Sequence[Visit], stations: Mapping[str, Stat
     # Where all is full, a cycle is longer: long enough for it too.
     alone = undisturbed(cycle)
     fullest = max((offered(num_loops, cycle, name, station) for name, station in stations.items()), default=0.0)
-    end = CYCLES * alone * max(1.0, fullest)
+    end = max(CYCLES, ALL_CYCLES / num_loops) * alone * max(1.0, fullest)
     begin = end / 3
     free = {name: [0.0] * station.servers for name, station in stations.items()}
     busy = dict.fromkeys(stations, 0.0)

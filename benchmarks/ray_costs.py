@@ -29,6 +29,7 @@ from autophagy.sweep_progress import SweepProgress
 GENERATIONS = 12  # of the loop that is looked at
 SETTLED = 4  # generations after which everything that is loaded once is loaded
 WINDOW = 20.0  # seconds that waiting loops are looked at
+PATIENCE = 600.0  # seconds for their processes to start
 FEW, MANY = 2, 42  # reports of a light trial
 SHARED = ("driver", "gcs", "raylet")
 
@@ -103,9 +104,11 @@ def wait(store: StageStore, count: int) -> dict[str, float]:
 
 def standing(count: int) -> dict[str, float]:
     """CPU seconds a second by role, once so many processes of loops have settled; what it took until then; memory."""
-    before = -math.inf
+    before, limit = -math.inf, time.monotonic() + PATIENCE
     while True:
         time.sleep(4)
+        if time.monotonic() > limit:
+            raise RuntimeError(f"{count} loops did not come to wait within {PATIENCE:.0f} s")
         watch = Watch(os.getpid(), "driver", shares=True)
         watch.look()
         spent = watch.cpu("trial")
@@ -196,12 +199,11 @@ def light_trials(store: StageStore, count: int, reports: int, metrics: Mapping[s
     return time.process_time() - cpu, time.perf_counter() - wall
 
 
-def nothing(job: Job) -> None:
-    """A stage that does nothing."""
-
-
 def task_costs(store: StageStore, count: int = 100) -> dict[str, float]:
     """What Ray needs to run a stage that does nothing in a pooled process."""
+
+    def nothing(job: Job) -> None: ...
+
     attempt = Attempt(store.storage.at("tmp", "a"), store.storage.at("tmp", "b"), store.storage)
     job = Job({}, {}, {}, attempt, store, "key")
     run_in_worker(nothing, job)

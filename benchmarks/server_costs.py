@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import threading
 import time
@@ -135,21 +134,23 @@ def storage_costs(folder: Path, store: StageStore) -> dict[str, float]:
     with s3_server(folder) as (uri, log):
         remote = StageStore(uri)
         count = Requests(log)
-        beat, leases.HEARTBEAT_SECONDS = leases.HEARTBEAT_SECONDS, math.inf  # heartbeats are counted by themselves
+        beat, leases.HEARTBEAT_SECONDS = leases.HEARTBEAT_SECONDS, 1e6  # heartbeats are counted by themselves
         run_loop(copies(1, 4)[1][0].experiment, remote, None, count)
         leases.HEARTBEAT_SECONDS = beat
         each = {kind: (count.generations[2][kind] + count.generations[3][kind]) / 2 for kind in ("reads", "writes")}
 
-        seconds = 3.2 * beat
-        count.since()
         with leases.hold(remote.storage, "real", "held", [], lambda: False):
             count.since()
-            time.sleep(seconds)
+            time.sleep(WINDOW)
             beats = count.since()
-            waiter = threading.Thread(target=lambda: wait_for(remote, time.monotonic() + seconds))
+            until = time.monotonic() + 1.5 * WINDOW
+            waiter = threading.Thread(target=lambda: wait_for(remote, until))
             waiter.start()
-            waiter.join()
+            time.sleep(WINDOW / 2)  # it asks ever more rarely
+            count.since()
+            time.sleep(WINDOW)
             waits = count.since()
+            waiter.join()
 
         # The driver's part: a sweep that has ended is looked over and its tables are written again.
         copy_files(store.root, remote.root, source_filesystem=store.fs, destination_filesystem=remote.fs)
@@ -163,9 +164,9 @@ def storage_costs(folder: Path, store: StageStore) -> dict[str, float]:
             totals.append(sum(count.since().values()))
     return {
         **each,
-        "beat_reads": beats["reads"] / seconds,
-        "beat_writes": beats["writes"] / seconds,
-        "wait_reads": (waits["reads"] - beats["reads"]) / seconds,
+        "beat_reads": beats["reads"] / WINDOW,
+        "beat_writes": beats["writes"] / WINDOW,
+        "wait_reads": (waits["reads"] - beats["reads"]) / WINDOW,
         "driver_requests": (totals[1] - totals[0]) / 4,
     }
 

@@ -12,7 +12,7 @@ from autophagy.cluster import most_waiting, num_cpus, start_ray, waiting_room
 from autophagy.comparison import comparison_table
 from autophagy.frames import LOOPS, sweep_frame
 from autophagy.graph import Generation
-from autophagy.loop import CURVES, check_run, checked_plan, is_finished, read_records
+from autophagy.loop import CURVES, check_run, checked_plan, is_finished, read_records, run_loop
 from autophagy.outcomes import Outcome, read_outcomes, write_outcomes
 from autophagy.pictures import collapse_curves
 from autophagy.planning import plan_sweep
@@ -21,7 +21,8 @@ from autophagy.stages import Stage
 from autophagy.store import StageStore
 from autophagy.sweep_config import Loop, Sweep, loops
 from autophagy.sweep_progress import SweepProgress
-from autophagy.sweep_tracking import SweepTracker
+from autophagy.sweep_tracking import SweepTracker, child_tags
+from autophagy.tracking import make_tracker
 
 if TYPE_CHECKING:
     import ray
@@ -42,11 +43,9 @@ def run_grid(sweep: Sweep, store: StageStore, tracking_uri: str | None, progress
     outcomes = earlier_outcomes(sweep, planned, plans, store)
     claim(sweep, planned, store)
     tracker = SweepTracker(tracking_uri, sweep) if tracking_uri else None
-    unlogged: set[str] = set()
     if tracker:
         tracker.begin("\n".join(plan_sweep(plans.values(), store)))
-        unlogged = tracker.missing([run for run, outcome in outcomes.items() if outcome.state == "done"])
-    left = [loop for loop in planned if not outcomes[loop.run].final or loop.run in unlogged]
+    left = [loop for loop in planned if not outcomes[loop.run].final]
     if left and sweep.stopping.asha:
         left = planned  # halving compares with what the others had reported: they report again, from the store
     progress.begin(len(planned), len(left), sum(loop.experiment.generations + 1 for loop in left))
@@ -60,7 +59,20 @@ def run_grid(sweep: Sweep, store: StageStore, tracking_uri: str | None, progress
     finally:
         write_outcomes(store, sweep.name, outcomes)  # an interrupted sweep says how far it came
         progress.end()
+    if tracker:
+        log_what_is_missing(tracker, planned, outcomes, store)
     compare(sweep, planned, outcomes, store, tracker)
+
+
+def log_what_is_missing(
+    tracker: SweepTracker, planned: Sequence[Loop], outcomes: Mapping[str, Outcome], store: StageStore
+) -> None:
+    """Give MLflow what it did not take while the loops ran: it may have been away, or too busy to answer in time."""
+    missing = tracker.missing([run for run, outcome in outcomes.items() if outcome.state == "done"])
+    for loop in planned:
+        if loop.run in missing:
+            tags = child_tags(tracker.sweep, tracker.run_id, loop)
+            run_loop(loop.experiment, store, make_tracker(tracker.tracking_uri, tracker.sweep.name, tags))
 
 
 def checked(planned: list[Loop], store: StageStore | None) -> tuple[list[Loop], Plans]:

@@ -17,7 +17,7 @@ from ray.tune.search.optuna import OptunaSearch
 from autophagy.cluster import start_ray, waiting_room
 from autophagy.frames import LOOPS
 from autophagy.graph import plan_loop
-from autophagy.grid import checked, claim, compare, num_concurrent, run_loops
+from autophagy.grid import checked, claim, compare, log_what_is_missing, num_concurrent, run_loops
 from autophagy.loop import is_finished, read_records, run_loop
 from autophagy.metrics import METRICS
 from autophagy.outcomes import Outcome, write_outcomes
@@ -67,6 +67,8 @@ def run_search(sweep: Sweep, store: StageStore, tracking_uri: str | None, progre
     finally:
         found.save()
         progress.end()
+    if tracker:
+        log_what_is_missing(tracker, found.loops, found.outcomes, store)
     compare(sweep, found.loops, found.outcomes, store, tracker)
 
 

@@ -32,7 +32,7 @@ _SQLITE = "sqlite:///"
 # MLflow retries for minutes by default; a loop would rather go on and log again at its next generation.
 MLFLOW_ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
@@ -61,7 +61,7 @@ class MLflowTracker:
     is retried by MLflow itself, for up to 100 s.)
 
     During each call, and unless the user has set them, `MLFLOW_HTTP_REQUEST_MAX_RETRIES` is 1 and
-    `MLFLOW_HTTP_REQUEST_TIMEOUT` 5 s, and MLflow prints no links and sends no telemetry. Nothing else that is
+    `MLFLOW_HTTP_REQUEST_TIMEOUT` 10 s, and MLflow prints no links and sends no telemetry. Nothing else that is
     global is read or changed: no active run, no `MLFLOW_RUN_ID`, no default tracking URI.
 
     Args:

@@ -35,7 +35,7 @@ ENVIRONMENT = {
 }
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 300.0) -> Any:
     """What `condition` gives as soon as it is true."""
     limit = time.monotonic() + seconds
     while not (found := condition()):
