@@ -1,13 +1,13 @@
 """The same sweep on one and on two Ray nodes of one CPU each: wall seconds, and their ratio.
 
-    python benchmarks/node_scaling.py            # three times each, in turn: a quarter of an hour on 2 idle cores
+    python benchmarks/node_scaling.py            # three times each, in turn: 20 minutes on 2 idle cores
     python benchmarks/node_scaling.py --quick
 
-The nodes are Ray nodes of their own on this machine, beside a head without CPUs on which the processes of the loops wait,
-as on a cluster. Each run is a fresh cluster and a fresh copy of a store that holds generation 0. What is timed is the
-sweep alone: from the driver's first look at the store to its last table, the start of the loops' processes and of the
-pooled ones included; the start of Ray and generation 0 are not. Real cores bound what two nodes can gain: the processes
-of the loops, the driver and Ray itself need theirs too.
+The nodes are Ray nodes of their own on this machine, beside a head without CPUs on which the processes of the loops
+wait, as on a cluster. Each run is a fresh cluster and a fresh copy of a store that holds generation 0. What is timed is
+the sweep alone: from the driver's first look at the store to its last table, the start of the loops' processes and of
+the pooled ones included; the start of Ray and generation 0 are not. Real cores bound what two nodes can gain: the
+processes of the loops, the driver and Ray itself need theirs too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from processes import cpu_by_role, figure, markdown
+from processes import Watch, cpu_by_role, figure, markdown
 
 STRATEGIES = ("random", "class_balanced_random", "oldest_first", "lsf")
 CONCURRENT = 4  # loops at once, whatever the number of nodes
@@ -35,8 +35,7 @@ BASE: dict[str, Any] = {
     "generation": {"num_inference_steps": 25, "num_actors": 0},
     "metrics": {"feature_network": "pixels", "num_samples": 500},
 }
-FULL = {"seeds": [0, 1], "generations": 2, "epochs": 40, "repeats": 3}
-QUICK = {"seeds": [0], "generations": 1, "epochs": 4, "repeats": 1}
+FULL, QUICK = {"num_seeds": 2, "generations": 2, "epochs": 40}, {"num_seeds": 1, "generations": 1, "epochs": 4}
 
 
 def main() -> None:
@@ -48,18 +47,18 @@ def main() -> None:
     if arguments.role:
         print(json.dumps(run(**arguments.role)))
         return
-    size = QUICK if arguments.quick else FULL
+    size, repeats = (QUICK, 1) if arguments.quick else (FULL, 3)
     rows: dict[int, list[dict[str, float]]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder, "ready")
         in_fresh_process(store=str(ready), num_nodes=2, **size | {"generations": 0})
-        for repeat in range(int(size["repeats"])):
+        for repeat in range(repeats):
             for num_nodes in (1, 2) if repeat % 2 == 0 else (2, 1):
                 store = shutil.copytree(ready, Path(folder, f"{repeat}-{num_nodes}"))
                 rows[num_nodes].append(in_fresh_process(store=str(store), num_nodes=num_nodes, **size))
                 print(f"{num_nodes} nodes: {rows[num_nodes][-1]['wall']:.1f} s", file=sys.stderr, flush=True)
     head = ("nodes", "wall s of each run", "median", "CPU s", "of that in stages", "busy cores")
-    print(f"{os.cpu_count()} real cores, {len(STRATEGIES) * len(size['seeds'])} loops\n")
+    print(f"{os.cpu_count()} real cores, {len(STRATEGIES) * size['num_seeds']} loops\n")
     print(markdown(head, [row_of(num_nodes, runs) for num_nodes, runs in rows.items()]))
     one, two = (statistics.median(run["wall"] for run in rows[num_nodes]) for num_nodes in (1, 2))
     print(f"\n1 node / 2 nodes: {one / two:.2f}")
@@ -82,7 +81,7 @@ def in_fresh_process(**role: Any) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def run(store: str, num_nodes: int, seeds: list[int], generations: int, epochs: int, repeats: int) -> dict[str, float]:
+def run(store: str, num_nodes: int, num_seeds: int, generations: int, epochs: int) -> dict[str, float]:
     """Run the sweep on a cluster of its own.
 
     Returns:
@@ -98,20 +97,20 @@ def run(store: str, num_nodes: int, seeds: list[int], generations: int, epochs: 
 
     base = BASE | {"generations": generations, "training": BASE["training"] | {"epochs": epochs}}
     axes = {"selection.strategy": list(STRATEGIES)}
-    values = {"name": f"nodes{generations}", "base": base, "axes": axes, "seeds": seeds, "max_concurrent": CONCURRENT}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    values = {"name": f"nodes{generations}", "base": base, "axes": axes, "max_concurrent": CONCURRENT}
+    sweep = parse_sweep(values | {"seeds": list(range(num_seeds))})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(num_nodes):
         cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     before, start = cpu_by_role(os.getpid()), time.perf_counter()
-    frame = run_sweep(parse_sweep(values), StageStore(store))
-    wall = time.perf_counter() - start
-    after = cpu_by_role(os.getpid())
+    with Watch(os.getpid(), "driver") as watch:
+        frame = run_sweep(sweep, StageStore(store))
+        wall = time.perf_counter() - start
     assert set(frame["state"]) == {"done"}
     ray.shutdown()
     cluster.shutdown()
-    spent = {role: after[role] - before.get(role, 0.0) for role in after}
-    return {"wall": wall, "cpu": sum(spent.values()), "stages": spent["worker"]}
+    return {"wall": wall, "cpu": watch.cpu() - sum(before.values()), "stages": watch.cpu("worker")}
 
 
 if __name__ == "__main__":

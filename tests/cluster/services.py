@@ -207,7 +207,7 @@ class Autoscaled(Nodes):
         """The autoscaler's configuration."""
         lists = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
         provider = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
-        resources = {"CPU": 1, "memory": 4 << 30, "object_store_memory": 200_000_000}
+        resources = {"CPU": 1, "object_store_memory": 200_000_000}
         config = {
             "cluster_name": "autoscaled",
             "max_workers": self.max_workers,
