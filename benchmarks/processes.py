@@ -136,6 +136,30 @@ def serving(command: Sequence[str], port: int, health: str, log: Path) -> Iterat
 
 
 @contextlib.contextmanager
+def delayed(port: int, seconds: float) -> Iterator[int]:
+    """A port that leads to another one, whose answers come so much later."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                server = socket.create_connection(("127.0.0.1", port))
+                for ends in ((client, server, 0.0), (server, client, seconds)):
+                    threading.Thread(target=relay, args=ends, daemon=True).start()
+
+    def relay(source: socket.socket, target: socket.socket, later: float) -> None:
+        with contextlib.suppress(OSError), source, target:
+            while data := source.recv(1 << 20):
+                time.sleep(later)
+                target.sendall(data)
+
+    threading.Thread(target=accept, daemon=True).start()
+    with listener:
+        yield int(listener.getsockname()[1])
+
+
+@contextlib.contextmanager
 def mlflow_server(folder: Path, workers: int = 1) -> Iterator[tuple[str, int]]:
     """The URI and the process number of `mlflow server` with a SQLite database and artifacts in a folder."""
     port = free_port()
@@ -147,14 +171,18 @@ def mlflow_server(folder: Path, workers: int = 1) -> Iterator[tuple[str, int]]:
 
 
 @contextlib.contextmanager
-def s3_server(folder: Path) -> Iterator[tuple[str, Path]]:
-    """The URI of an empty store in an S3 server, and the log that has a line for each request."""
+def s3_server(folder: Path) -> Iterator[tuple[int, Path]]:
+    """The port of an S3 server, and its log, which has a line for each request."""
     port, log = free_port(), folder / "s3.log"
     command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
-    os.environ.update(AWS)
-    query = f"endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1&allow_bucket_creation=true"
     with serving(command, port, "/moto-api/", log):
-        yield f"s3://bucket/store?{query}", log
+        yield port, log
+
+
+def s3_uri(port: int) -> str:
+    """The URI of a store in an S3 server; the environment has `AWS`."""
+    query = f"endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1&allow_bucket_creation=true"
+    return f"s3://bucket/store?{query}"
 
 
 def free_port() -> int:

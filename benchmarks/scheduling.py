@@ -4,7 +4,7 @@
 
 First every unit cost is measured on this machine with the real parts: Ray Tune's event loop, processes of loops that
 wait, tasks in pooled processes, an MLflow server, an S3 server that counts requests; about ten minutes on two idle
-cores and 6 GB of memory. If the file of `--costs` is there already, nothing is measured. Then up to 1,000 loops, each
+cores with 8 GB of memory. If the file of `--costs` is there already, nothing is measured. Then up to 1,000 loops, each
 on a device of its own, are simulated as they queue for what they share; how fast object storage answers and how many
 requests it takes is what its documentation says, not measured.
 """
@@ -12,10 +12,12 @@ requests it takes is what its documentation says, not measured.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
 import re
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +80,7 @@ class Costs:
     mlflow_share: float  # CPU seconds a second that it had meanwhile
     reads: float  # HEAD, GET and LIST requests to object storage for a generation
     writes: float  # PUT, POST and DELETE requests
+    in_turn: float  # of all of these, how many it waits for one after the other
     beat_reads: float  # requests a second while a stage is built
     beat_writes: float
     wait_reads: float  # requests a second of a loop that waits for a stage another one builds
@@ -97,7 +100,8 @@ def main() -> None:
     if saved and saved.exists():
         costs = Costs(**json.loads(saved.read_text()))
     else:
-        costs = measure()
+        with contextlib.redirect_stdout(sys.stderr):  # what Ray says is no part of the tables
+            costs = measure()
         if saved:
             saved.write_text(json.dumps(dataclasses.asdict(costs), indent=1))
     model = Model(costs, arguments.cores, arguments.memory, arguments.workers)
@@ -148,7 +152,7 @@ class Model:
         """The visits of one generation that computes for so long."""
         c = self.costs
         stage = [
-            Visit((c.reads + c.writes) * LATENCY / STAGES),
+            Visit(c.in_turn * LATENCY / STAGES),
             Visit(c.reads / STAGES / READS_A_SECOND, "reads"),
             Visit(c.writes / STAGES / WRITES_A_SECOND, "writes"),
             Visit(c.loop_generation / STAGES, "head"),
@@ -157,7 +161,7 @@ class Model:
             Visit(seconds / STAGES, varies=True),
         ]
         report = c.driver_report + num_loops * c.driver_report_per_loop
-        return [*(STAGES * stage), Visit(c.mlflow_generation, "mlflow"), Visit(report, "driver")]
+        return [*(STAGES * stage), Visit(c.mlflow_share / c.mlflow_rate, "mlflow"), Visit(report, "driver")]
 
     def stations(self, num_loops: int) -> dict[str, Station]:
         """What is shared, with the load that so many loops are just by being there."""
@@ -224,7 +228,7 @@ def unit_table(costs: Costs) -> str:
             "MLflow server: taken in from three clients",
             f"{c.mlflow_rate:.0f} generations a second with {c.mlflow_share:.2f} CPU s a second",
         ),
-        ("storage: a generation", f"{c.reads:.0f} reads, {c.writes:.0f} writes"),
+        ("storage: a generation", f"{c.reads:.0f} reads, {c.writes:.0f} writes; as long as {c.in_turn:.0f} in turn"),
         ("storage: while a stage is built", f"{c.beat_reads:.2f} reads, {c.beat_writes:.2f} writes a second"),
         ("storage: a loop that waits for another's stage", f"{c.wait_reads:.1f} reads a second"),
         ("storage: the driver, before and after, a loop", f"{c.driver_requests:.1f} requests"),

@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from processes import cpu_by_role, mlflow_server, s3_server
+from processes import cpu_by_role, delayed, mlflow_server, s3_server, s3_uri
 from ray_costs import GENERATIONS, WINDOW, copies
 
 from autophagy import leases
@@ -23,6 +23,7 @@ from autophagy.store import Artifact, StageStore
 from autophagy.sweep_config import Loop
 from autophagy.sweep_progress import SweepProgress
 
+DELAY = 0.05  # seconds by which answers of object storage are delayed, to see how many are waited for in turn
 _REQUEST = re.compile(r'"(?:\x1b\[[0-9;]*m)*(\w+) (\S+) HTTP')  # of the S3 server's log
 
 
@@ -101,15 +102,11 @@ class Requests:
 
     def __init__(self, log: Path) -> None:
         self.log = log
-        self.generations: list[Counter[str]] = []
-        self.seen = self.lines()
-
-    def lines(self) -> int:
-        """Lines in the log so far."""
-        return len(self.log.read_text().splitlines())
+        self.generations: list[tuple[Counter[str], float]] = []  # requests by kind, and when it was finished
+        self.seen = len(log.read_text().splitlines())
 
     def since(self) -> Counter[str]:
-        """Requests by kind since the last call: `reads` and `writes`."""
+        """Requests since the last call: `reads` and `writes`."""
         time.sleep(0.3)  # the server writes its log after it has answered
         new = self.log.read_text().splitlines()[self.seen :]
         self.seen += len(new)
@@ -122,53 +119,74 @@ class Requests:
 
     def generation(self, record: GenerationRecord) -> None:
         """Count those of a generation."""
-        self.generations.append(self.since())
+        self.generations.append((self.since(), time.perf_counter()))
 
 
 def storage_costs(folder: Path, store: StageStore) -> dict[str, float]:
     """Requests to object storage, by a real client to a server that writes them all down."""
+    with s3_server(folder) as (port, log):
+        remote, requests = StageStore(s3_uri(port)), Requests(log)
+        beat, leases.HEARTBEAT_SECONDS = leases.HEARTBEAT_SECONDS, 1e6  # heartbeats are counted by themselves
+        at_once = by_generation(remote, Requests(log), seed=0)
+        with delayed(port, DELAY) as slow:
+            later = by_generation(StageStore(s3_uri(slow)), Requests(log), seed=1)
+        leases.HEARTBEAT_SECONDS = beat
+        in_turn = (later["seconds"] - at_once["seconds"]) / DELAY
+        return {
+            "reads": at_once["reads"],
+            "writes": at_once["writes"],
+            "in_turn": max(0.0, in_turn),
+            **waiting_requests(remote, requests),
+            "driver_requests": driver_requests(store, remote, requests),
+        }
+
+
+def by_generation(store: StageStore, requests: Requests, seed: int) -> dict[str, float]:
+    """Requests and wall seconds of a generation, the mean of the last two of four."""
+    run_loop(copies(1, 4, seed)[1][0].experiment, store, None, requests)
+    counted = [count for count, _ in requests.generations[3:]]
+    ended = [at for _, at in requests.generations]
+    each = {kind: sum(count[kind] for count in counted) / len(counted) for kind in ("reads", "writes")}
+    return each | {"seconds": (ended[-1] - ended[2]) / len(counted)}
+
+
+def waiting_requests(store: StageStore, requests: Requests) -> dict[str, float]:
+    """Requests a second of a loop that builds a stage, and of one that waits for it."""
+    with leases.hold(store.storage, "real", "held", [], lambda: False):
+        requests.since()
+        time.sleep(WINDOW)
+        beats = requests.since()
+        until = time.monotonic() + 2 * WINDOW
+        waiter = threading.Thread(target=lambda: wait_for(store, until))
+        waiter.start()
+        time.sleep(WINDOW / 2)  # it asks ever more rarely
+        requests.since()
+        time.sleep(WINDOW)
+        waits = requests.since()
+        waiter.join()
+    return {
+        "beat_reads": beats["reads"] / WINDOW,
+        "beat_writes": beats["writes"] / WINDOW,
+        "wait_reads": (waits["reads"] - beats["reads"]) / WINDOW,
+    }
+
+
+def driver_requests(store: StageStore, remote: StageStore, requests: Requests) -> float:
+    """Requests of the driver for each loop, when it looks over a sweep that has ended and writes its tables again."""
     from pyarrow.fs import copy_files
 
     from autophagy.grid import run_grid
 
-    with s3_server(folder) as (uri, log):
-        remote = StageStore(uri)
-        count = Requests(log)
-        beat, leases.HEARTBEAT_SECONDS = leases.HEARTBEAT_SECONDS, 1e6  # heartbeats are counted by themselves
-        run_loop(copies(1, 4)[1][0].experiment, remote, None, count)
-        leases.HEARTBEAT_SECONDS = beat
-        each = {kind: (count.generations[2][kind] + count.generations[3][kind]) / 2 for kind in ("reads", "writes")}
-
-        with leases.hold(remote.storage, "real", "held", [], lambda: False):
-            count.since()
-            time.sleep(WINDOW)
-            beats = count.since()
-            until = time.monotonic() + 1.5 * WINDOW
-            waiter = threading.Thread(target=lambda: wait_for(remote, until))
-            waiter.start()
-            time.sleep(WINDOW / 2)  # it asks ever more rarely
-            count.since()
-            time.sleep(WINDOW)
-            waits = count.since()
-            waiter.join()
-
-        # The driver's part: a sweep that has ended is looked over and its tables are written again.
-        copy_files(store.root, remote.root, source_filesystem=store.fs, destination_filesystem=remote.fs)
-        totals = []
-        for size in (2, 6):
-            sweep, made = copies(size, GENERATIONS)
-            for loop in made:
-                run_loop(loop.experiment, remote)
-            count.since()
-            run_grid(sweep, remote, None, SweepProgress())
-            totals.append(sum(count.since().values()))
-    return {
-        **each,
-        "beat_reads": beats["reads"] / WINDOW,
-        "beat_writes": beats["writes"] / WINDOW,
-        "wait_reads": (waits["reads"] - beats["reads"]) / WINDOW,
-        "driver_requests": (totals[1] - totals[0]) / 4,
-    }
+    copy_files(store.root, remote.root, source_filesystem=store.fs, destination_filesystem=remote.fs)
+    totals = []
+    for size in (2, 6):
+        sweep, made = copies(size, GENERATIONS)
+        for loop in made:
+            run_loop(loop.experiment, remote)
+        requests.since()
+        run_grid(sweep, remote, None, SweepProgress())
+        totals.append(sum(requests.since().values()))
+    return (totals[1] - totals[0]) / 4
 
 
 def wait_for(store: StageStore, until: float) -> None:
