@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -144,15 +145,19 @@ def delayed(port: int, seconds: float) -> Iterator[int]:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = listener.accept()
-                server = socket.create_connection(("127.0.0.1", port))
-                for ends in ((client, server, 0.0), (server, client, seconds)):
-                    threading.Thread(target=relay, args=ends, daemon=True).start()
+                threading.Thread(target=relay, args=(client,), daemon=True).start()
 
-    def relay(source: socket.socket, target: socket.socket, later: float) -> None:
-        with contextlib.suppress(OSError), source, target:
-            while data := source.recv(1 << 20):
-                time.sleep(later)
-                target.sendall(data)
+    def relay(client: socket.socket) -> None:
+        asked = False
+        with contextlib.suppress(OSError), client, socket.create_connection(("127.0.0.1", port)) as server:
+            while True:
+                for end in select.select([client, server], [], [])[0]:
+                    if not (data := end.recv(1 << 20)):
+                        return
+                    if end is server and asked:  # an answer may come in several parts
+                        time.sleep(seconds)
+                    asked = end is client
+                    (server if end is client else client).sendall(data)
 
     threading.Thread(target=accept, daemon=True).start()
     with listener:

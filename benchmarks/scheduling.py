@@ -78,7 +78,8 @@ class Costs:
     mlflow_end: float  # summary, records, pictures
     mlflow_rate: float  # generations a second that one worker process took in from three clients
     mlflow_share: float  # CPU seconds a second that it had meanwhile
-    reads: float  # HEAD, GET and LIST requests to object storage for a generation
+    reads: float  # HEAD, GET and LIST requests to object storage for generations 3 and 4
+    reads_growth: float  # what generation 4 adds to 3, which has fewer earlier samples to choose from
     writes: float  # PUT, POST and DELETE requests
     in_turn: float  # of all of these, how many it waits for one after the other
     beat_reads: float  # requests a second while a stage is built
@@ -228,7 +229,11 @@ def unit_table(costs: Costs) -> str:
             "MLflow server: taken in from three clients",
             f"{c.mlflow_rate:.0f} generations a second with {c.mlflow_share:.2f} CPU s a second",
         ),
-        ("storage: a generation", f"{c.reads:.0f} reads, {c.writes:.0f} writes; as long as {c.in_turn:.0f} in turn"),
+        (
+            "storage: generations 3 and 4",
+            f"{c.reads:.0f} reads, {c.writes:.0f} writes, as long as {c.in_turn:.0f} in turn; each further generation "
+            f"{c.reads_growth:.0f} reads more",
+        ),
         ("storage: while a stage is built", f"{c.beat_reads:.2f} reads, {c.beat_writes:.2f} writes a second"),
         ("storage: a loop that waits for another's stage", f"{c.wait_reads:.1f} reads a second"),
         ("storage: the driver, before and after, a loop", f"{c.driver_requests:.1f} requests"),

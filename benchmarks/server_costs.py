@@ -134,6 +134,7 @@ def storage_costs(folder: Path, store: StageStore) -> dict[str, float]:
         in_turn = (later["seconds"] - at_once["seconds"]) / DELAY
         return {
             "reads": at_once["reads"],
+            "reads_growth": at_once["growth"],
             "writes": at_once["writes"],
             "in_turn": max(0.0, in_turn),
             **waiting_requests(remote, requests),
@@ -142,12 +143,13 @@ def storage_costs(folder: Path, store: StageStore) -> dict[str, float]:
 
 
 def by_generation(store: StageStore, requests: Requests, seed: int) -> dict[str, float]:
-    """Requests and wall seconds of a generation, the mean of the last two of four."""
+    """Requests and wall seconds of a generation, the mean of the last two of four; reads that a further one adds."""
     run_loop(copies(1, 4, seed)[1][0].experiment, store, None, requests)
     counted = [count for count, _ in requests.generations[3:]]
     ended = [at for _, at in requests.generations]
     each = {kind: sum(count[kind] for count in counted) / len(counted) for kind in ("reads", "writes")}
-    return each | {"seconds": (ended[-1] - ended[2]) / len(counted)}
+    growth = float(counted[1]["reads"] - counted[0]["reads"])
+    return each | {"growth": growth, "seconds": (ended[-1] - ended[2]) / len(counted)}
 
 
 def waiting_requests(store: StageStore, requests: Requests) -> dict[str, float]:

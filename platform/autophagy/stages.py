@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, reduce
+from functools import cache, cached_property, reduce
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -138,13 +138,19 @@ def run_in_worker(build: Builder, job: Job) -> dict[str, Any]:
     """Run a builder in a pooled Ray worker process, so that images stay out of the loop's own."""
     import ray
 
-    num_gpus = 1 if job.runtime.get("use_gpu") else 0
-    # DEFAULT: a Tune trial's placement group must not capture the task.
-    remote = ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=3, scheduling_strategy="DEFAULT")
     try:
-        return ray.get(remote(timed).remote(build, job))
+        return ray.get(_pooled(1 if job.runtime.get("use_gpu") else 0).remote(build, job))
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
+
+
+@cache
+def _pooled(num_gpus: int) -> Any:
+    """`timed` as a task of Ray's; made once, since Ray exports each one anew and never forgets it."""
+    import ray
+
+    # DEFAULT: a Tune trial's placement group must not capture the task.
+    return ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=3, scheduling_strategy="DEFAULT")(timed)
 
 
 def stream(job: Job, rows: list[dict[str, Any]], *steps: type[Step]) -> Iterator[dict[str, Any]]:
