@@ -17,6 +17,7 @@ umask 077
 export RAY_AUTH_MODE=token # nodes are shared: whoever reaches Ray without a token could run code as you
 ray get-auth-token --generate > /dev/null # in ~/.ray/auth_token, which all nodes see
 export OMP_WAIT_POLICY=PASSIVE RAY_USAGE_STATS_ENABLED=0
+export RAY_idle_worker_killing_time_threshold_ms=60000 # starting a pooled process costs seconds of a CPU
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 address=$(srun --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" hostname --ip-address | awk '{print $1}')

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 LOOP_BYTES = 600 << 20  # what the process of a loop takes, which only waits for stages
 ARRIVAL_SECONDS = 1800  # for machines to come in a cloud, before work that waits for them fails
+IDLE_MS = 60_000  # before a pooled process ends that has nothing to do: starting one costs seconds of a CPU
 _HEAD = "node:__internal_head__"  # a resource of the head's alone
 
 
@@ -14,6 +16,7 @@ def start_ray() -> None:
     import ray
 
     if not ray.is_initialized():
+        os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", str(IDLE_MS))  # Ray's own: a second
         ray.init(log_to_driver=False, logging_level="ERROR")
 
 

@@ -65,6 +65,7 @@ class Stage:
     place: Place = "worker"
     count: int | None = None  # images, for a stage whose smaller results a larger one extends
     work: float | None = None  # how much there is to do, in a unit of the stage's own; None: not known beforehand
+    opened: dict[str, Artifact] = field(default_factory=dict, init=False, repr=False, compare=False)  # by store
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -83,8 +84,16 @@ class Stage:
         return base if self.count is None else f"{base}-{self.count:09d}"
 
     def ensure(self, store: StageStore, *, wait: Callable[[str], None] | None = None) -> Artifact:
-        """The finished artifact: opened if it exists, else built and published."""
+        """The finished artifact: opened if it exists, else built and published.
 
+        It is looked for once: later calls give what the first one found. In an object store a look takes three
+        requests, and a loop of many generations reads the earlier ones again and again.
+        """
+        if store.uri not in self.opened:
+            self.opened[store.uri] = self._find_or_build(store, wait)
+        return self.opened[store.uri]
+
+    def _find_or_build(self, store: StageStore, wait: Callable[[str], None] | None) -> Artifact:
         def builder(attempt: Attempt) -> None:
             inputs = {role: stage.ensure(store, wait=wait) for role, stage in self.inputs.items()}
             start_ray()

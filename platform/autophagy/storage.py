@@ -215,6 +215,10 @@ class Storage:
 
 
 def _patient(fs: S3FileSystem) -> S3FileSystem:
-    """The same file system, which outlives a minute without an answer: loops go on, and nothing is computed twice."""
+    """The same file system, which outlives a minute without an answer: loops go on, and nothing is computed twice.
+
+    A small file is one request, not three in turn.
+    """
     _, (options,) = fs.__reduce__()  # how pyarrow itself copies one; nothing else gives the options of a URI
-    return S3FileSystem(**options, retry_strategy=AwsDefaultS3RetryStrategy(max_attempts=_ATTEMPTS))
+    options |= {"allow_delayed_open": True, "retry_strategy": AwsDefaultS3RetryStrategy(max_attempts=_ATTEMPTS)}
+    return S3FileSystem(**options)

@@ -65,7 +65,7 @@ class TestEnsure:
         assert artifact.info["answer"] == 42
         assert artifact.manifest["spec"]["inputs"] == {"real": real.key}
         assert store.is_done("real", real.key)
-        assert train.ensure(store) == artifact
+        assert stage(inputs={"real": real}, count=7).ensure(store) == artifact
         assert len(store.ls()) == 2
 
     def test_what_is_done_needs_neither_its_inputs_nor_ray(self, store, monkeypatch):
@@ -75,15 +75,23 @@ class TestEnsure:
         store.storage.remove(store.storage.at("stages", "real"))
         monkeypatch.undo()
         monkeypatch.setitem(sys.modules, "ray", None)
-        assert train.ensure(store) == artifact
+        assert stage(inputs={"real": stage("real")}).ensure(store) == artifact
         assert not store.is_done("real", real.key)
 
     def test_an_input_that_is_gone_is_built_again(self, store):
-        real = stage("real")
-        real.ensure(store)
+        stage("real").ensure(store)
         store.storage.remove(store.storage.at("stages", "real"))
+        real = stage("real")
         stage(inputs={"real": real}).ensure(store)
         assert store.is_done("real", real.key)
+
+    def test_is_looked_for_once_in_each_store(self, store, tmp_path, monkeypatch):
+        real = stage("real")
+        first = real.ensure(store)
+        with monkeypatch.context() as patch:
+            patch.setattr(StageStore, "open", None)
+            assert real.ensure(store) is first
+        assert real.ensure(StageStore(tmp_path / "another")).storage != first.storage
 
     def test_a_builder_that_fails_publishes_nothing(self, store):
         def fail(job: Job) -> None:
