@@ -29,6 +29,7 @@ from server_costs import mlflow_costs, storage_costs
 
 from autophagy.cluster import LOOP_BYTES
 from autophagy.loop import read_records
+from autophagy.storage import AT_ONCE
 from autophagy.store import StageStore
 
 LIGHT, REAL = (4, 16, 48), (2, 12)  # trials and loops at once that are measured
@@ -269,7 +270,7 @@ def ends_table(model: Model) -> str:
     parts = {
         "processes of the loops start": c.loop_start / model.cores,
         "driver starts and ends trials": c.driver_trial,
-        "driver looks at the store, one request after the other": c.driver_requests * LATENCY,
+        "driver looks at the store": c.driver_requests * LATENCY / AT_ONCE,
         "MLflow server begins and ends runs": (c.mlflow_start + c.mlflow_end) / model.workers,
     }
     rows = [[name, *(figure(each * count) for count in LOOPS[2:])] for name, each in parts.items()]
@@ -294,10 +295,8 @@ def draw(model: Model, path: Path) -> None:
     for seconds, steady in fates.items():
         alone = undisturbed(model.cycle(1, seconds))
         right.plot(counts, [s.cycle / alone for s in steady], label=f"{seconds} s")
-    right.set(
-        xscale="log", yscale="log", xlabel="loops at once", ylabel="times as long as alone", title="a generation of"
-    )
-    right.legend()
+    right.set(xscale="log", ylim=(0, None), xlabel="loops at once", ylabel="times as long as alone")
+    right.legend(title="a generation of")
     drawing.savefig(path, dpi=110)
     plt.close(drawing)
 

@@ -14,7 +14,6 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +29,7 @@ from autophagy.loop import EXPERIMENT, RECORDS, read_records
 from autophagy.metrics import METRICS
 from autophagy.outcomes import read_outcomes
 from autophagy.records import GenerationRecord, UserError
+from autophagy.storage import at_once
 from autophagy.store import StageStore
 from autophagy.tracking import check_tracking_uri, mlflow_environment
 
@@ -74,12 +74,13 @@ def runs_frame(store: StageStore, names: Iterable[str] | None = None) -> pd.Data
         UserError: there is no such loop in the store, or its experiment.yaml cannot be read.
     """
     if names is None:
-        return loops_frame(loop for name in store.run_names() if (loop := _read_loop(store, name)))
-    loops = {name: _read_loop(store, name) for name in names}
-    missing = [name for name, loop in loops.items() if loop is None]
+        return loops_frame(filter(None, at_once(partial(_read_loop, store), store.run_names())))
+    names = list(names)
+    loops = at_once(partial(_read_loop, store), names)
+    missing = [name for name, loop in zip(names, loops, strict=True) if loop is None]
     if missing:
         raise UserError(f"run = {missing[0]}: no loop of this name in {store.uri}; see its folder runs/")
-    return loops_frame(loop for loop in loops.values() if loop)
+    return loops_frame(filter(None, loops))
 
 
 def sweep_frame(store: StageStore, name: str) -> pd.DataFrame:
@@ -92,13 +93,14 @@ def sweep_frame(store: StageStore, name: str) -> pd.DataFrame:
     if saved is None:
         raise UserError(f"sweep = {name}: no {LOOPS} in {store.uri}/runs/{name}; give the name of a sweep that was run")
     outcomes = read_outcomes(store, name)
-    loops = []
-    for entry in json.loads(saved)["loops"]:
+
+    def loop(entry: Mapping[str, Any]) -> Loop | None:
         outcome = outcomes.get(entry["run"])
         told = {"sweep": name, "arm": entry["arm"], "labels": entry["labels"]}
         ended = {"state": outcome.state, "why": outcome.why} if outcome else {}
-        loops.append(_read_loop(store, entry["run"], **told, **ended))
-    return loops_frame(loop for loop in loops if loop)
+        return _read_loop(store, entry["run"], **told, **ended)
+
+    return loops_frame(filter(None, at_once(loop, json.loads(saved)["loops"])))
 
 
 def mlflow_frame(tracking_uri: str, experiment: str) -> pd.DataFrame:
@@ -180,8 +182,7 @@ def _tracked_records(client: MlflowClient, runs: Sequence[Run]) -> Iterable[list
     bulk = getattr(client._tracking_client.store, "get_metric_history_bulk", None)
     if bulk is not None:
         return _database_records(bulk, runs)
-    with ThreadPoolExecutor(_REQUESTS_AT_A_TIME) as pool:
-        return list(pool.map(partial(served_records, client), runs))
+    return at_once(partial(served_records, client), runs, _REQUESTS_AT_A_TIME)
 
 
 def _database_records(bulk: Callable[..., list[Any]], runs: Sequence[Run]) -> Iterator[list[GenerationRecord]]:

@@ -18,6 +18,7 @@ from autophagy.pictures import collapse_curves
 from autophagy.planning import plan_sweep
 from autophagy.records import GenerationRecord
 from autophagy.stages import Stage
+from autophagy.storage import at_once
 from autophagy.store import StageStore
 from autophagy.sweep_config import Loop, Sweep, loops
 from autophagy.sweep_progress import SweepProgress
@@ -77,11 +78,9 @@ def log_what_is_missing(
 
 def checked(planned: list[Loop], store: StageStore | None) -> tuple[list[Loop], Plans]:
     """Loops and their stages; a UserError if one cannot run here. Writes and computes nothing."""
-    plans = {}
-    for loop in planned:
-        plans[loop.run] = checked_plan(loop.experiment)
-        if store:
-            check_run(loop.experiment, store)
+    plans = {loop.run: checked_plan(loop.experiment) for loop in planned}
+    if store:
+        at_once(lambda loop: check_run(loop.experiment, store), planned)
     return planned, plans
 
 
@@ -99,16 +98,15 @@ def earlier_outcomes(sweep: Sweep, planned: Sequence[Loop], plans: Plans, store:
     saved = yaml.safe_load(store.read_run_file(sweep.name, SWEEP) or b"{}")
     same_rules = saved.get("stopping") == sweep.stopping.model_dump(mode="json")
     before = read_outcomes(store, sweep.name)
-    outcomes = {}
-    for loop in planned:
-        outcome = before.get(loop.run, Outcome())
+
+    def of(loop: Loop) -> Outcome:
         if is_finished(loop.experiment, plans[loop.run], store):
             last = read_records(loop.run, store)[loop.experiment.generations]
-            outcome = Outcome("done", last.generation, fid=last.metrics["fid"])
-        elif not (same_rules and outcome.state == "stopped"):
-            outcome = Outcome("running", outcome.generation)
-        outcomes[loop.run] = outcome
-    return outcomes
+            return Outcome("done", last.generation, fid=last.metrics["fid"])
+        outcome = before.get(loop.run, Outcome())
+        return outcome if same_rules and outcome.state == "stopped" else Outcome("running", outcome.generation)
+
+    return dict(zip([loop.run for loop in planned], at_once(of, planned), strict=True))
 
 
 def run_loops(
@@ -203,8 +201,8 @@ def compare(
 ) -> None:
     """Write the files that set the arms against each other, and close the sweep in MLflow."""
     curves: dict[str, list[list[GenerationRecord]]] = {}
-    for loop in planned:
-        if records := read_records(loop.run, store):
+    for loop, records in zip(planned, at_once(lambda loop: read_records(loop.run, store), planned), strict=True):
+        if records:
             curves.setdefault(loop.arm, []).append(records)
     frame = sweep_frame(store, sweep.name)
     files = {TABLE: comparison_table(curves).encode(), FRAME: frame.to_csv(index=False).encode()}

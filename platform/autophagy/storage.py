@@ -6,10 +6,12 @@ import hashlib
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from pyarrow.fs import (
     AwsDefaultS3RetryStrategy,
@@ -23,6 +25,9 @@ from pyarrow.fs import (
 
 from autophagy.records import UserError, without_secrets
 
+T = TypeVar("T")
+R = TypeVar("R")
+AT_ONCE = 32  # calls that wait for storage: one after the other, a thousand loops would take minutes
 TEMPORARY = "tmp"  # files on their way to their name; what a killed process leaves here is garbage
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 _SCHEMES = ("file", "s3")
@@ -44,6 +49,12 @@ def check_key(name: str) -> str:
     if not is_name(name):
         raise ValueError(f"not a stage name or key: {name!r}")
     return name
+
+
+def at_once(function: Callable[[T], R], items: Iterable[T], limit: int = AT_ONCE) -> list[R]:
+    """What a function that mostly waits for a server gives for each item, in their order; `limit` calls at a time."""
+    with ThreadPoolExecutor(limit) as pool:
+        return list(pool.map(function, items))
 
 
 class Storage:
