@@ -1,6 +1,6 @@
 """The same sweep on one and on two Ray nodes of one CPU each: wall seconds, and their ratio.
 
-    python benchmarks/node_scaling.py            # three times each, in turn: 20 minutes on 2 idle cores
+    python benchmarks/node_scaling.py            # three times each, in turn: a quarter of an hour on 2 idle cores
     python benchmarks/node_scaling.py --quick
 
 The nodes are Ray nodes of their own on this machine, beside a head without CPUs on which the processes of the loops
@@ -26,6 +26,8 @@ from typing import Any
 
 from processes import Watch, cpu_by_role, figure, markdown
 
+from autophagy.cluster import IDLE_MS
+
 STRATEGIES = ("random", "class_balanced_random", "oldest_first", "lsf")
 CONCURRENT = 4  # loops at once, whatever the number of nodes
 BASE: dict[str, Any] = {
@@ -35,7 +37,7 @@ BASE: dict[str, Any] = {
     "generation": {"num_inference_steps": 25, "num_actors": 0},
     "metrics": {"feature_network": "pixels", "num_samples": 500},
 }
-FULL, QUICK = {"num_seeds": 2, "generations": 2, "epochs": 40}, {"num_seeds": 1, "generations": 1, "epochs": 4}
+FULL, QUICK = {"num_seeds": 2, "generations": 2, "epochs": 12}, {"num_seeds": 1, "generations": 1, "epochs": 4}
 
 
 def main() -> None:
@@ -77,6 +79,7 @@ def in_fresh_process(**role: Any) -> dict[str, float]:
     """What `run` gives in a process of its own."""
     command = [sys.executable, __file__, "--role", json.dumps(role)]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment["RAY_idle_worker_killing_time_threshold_ms"] = str(IDLE_MS)  # as in deploy/Dockerfile
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
