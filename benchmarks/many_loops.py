@@ -1,6 +1,6 @@
 """A sweep of many tiny loops, against an MLflow server: what grows with their number, and how fast.
 
-    python benchmarks/many_loops.py                     # 20, 100 and 500 loops: an hour on 2 idle cores
+    python benchmarks/many_loops.py                     # 20, 100 and 500 loops: a quarter of an hour on 2 idle cores
     python benchmarks/many_loops.py --loops 20 60       # minutes
 
 For each number of loops, in a store and an MLflow server of their own: `autophagy sweep` in a fresh process, over five
