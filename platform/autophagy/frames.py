@@ -75,7 +75,7 @@ def runs_frame(store: StageStore, names: Iterable[str] | None = None) -> pd.Data
     """
     if names is None:
         return loops_frame(filter(None, at_once(partial(_read_loop, store), store.run_names())))
-    names = list(names)
+    names = list(dict.fromkeys(names))
     loops = at_once(partial(_read_loop, store), names)
     missing = [name for name, loop in zip(names, loops, strict=True) if loop is None]
     if missing:

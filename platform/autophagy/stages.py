@@ -65,7 +65,7 @@ class Stage:
     place: Place = "worker"
     count: int | None = None  # images, for a stage whose smaller results a larger one extends
     work: float | None = None  # how much there is to do, in a unit of the stage's own; None: not known beforehand
-    opened: dict[str, Artifact] = field(default_factory=dict, init=False, repr=False, compare=False)  # by store
+    _opened: dict[str, Artifact] = field(default_factory=dict, init=False, repr=False, compare=False)  # by store
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -89,9 +89,9 @@ class Stage:
         It is looked for once: later calls give what the first one found. In an object store a look takes three
         requests, and a loop of many generations reads the earlier ones again and again.
         """
-        if store.uri not in self.opened:
-            self.opened[store.uri] = self._find_or_build(store, wait)
-        return self.opened[store.uri]
+        if store.uri not in self._opened:
+            self._opened[store.uri] = self._find_or_build(store, wait)
+        return self._opened[store.uri]
 
     def _find_or_build(self, store: StageStore, wait: Callable[[str], None] | None) -> Artifact:
         def builder(attempt: Attempt) -> None:

@@ -27,7 +27,7 @@ from autophagy.records import UserError, without_secrets
 
 T = TypeVar("T")
 R = TypeVar("R")
-AT_ONCE = 32  # calls that wait for storage: one after the other, a thousand loops would take minutes
+AT_ONCE = 25  # calls that wait for storage: as many connections as pyarrow opens to S3; more would queue
 TEMPORARY = "tmp"  # files on their way to their name; what a killed process leaves here is garbage
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 _SCHEMES = ("file", "s3")

@@ -86,7 +86,7 @@ def test_runs_are_found_by_name_or_all(sweep_store, save):
     save(sweep_store, "alone-seed7", [record(0, fid=1.0, made_up=math.nan)], "seed=7")
     frame = runs_frame(sweep_store)
     assert set(frame["run"]) == {"alone-seed7", "s-lsf-seed2", "s-random-seed2", "s-random-seed10"}
-    (alone,) = runs_frame(sweep_store, ["alone-seed7"]).to_dict("records")
+    (alone,) = runs_frame(sweep_store, ["alone-seed7", "alone-seed7"]).to_dict("records")
     assert (alone["arm"], alone["sweep"], alone["seed"], alone["state"]) == ("alone", "", 7, "running")
     assert "made_up" not in alone, "a metric nobody knows that is nowhere defined"
     assert set(frame.loc[frame["arm"] == "s-random", "state"]) == {"done"}
