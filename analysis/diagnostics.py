@@ -6,7 +6,6 @@ find nothing wrong say so: a report lists what was looked for.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -16,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from autophagy.frames import LOOPS
+from autophagy.frames import read_loops
 from autophagy.loop import read_records
 from autophagy.outcomes import Outcome, read_outcomes
 from autophagy.records import FEATURES
@@ -71,8 +70,13 @@ def diagnose(frame: pd.DataFrame, comparison: pd.DataFrame | None = None) -> lis
         too_few_samples(frame),
         weak_features(frame),
     )
+    return gravest_first(finding for check in checks for finding in check)
+
+
+def gravest_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Warnings, then notes, then what is well."""
     order: dict[Severity, int] = {"warning": 0, "note": 1, "ok": 2}
-    return sorted((finding for check in checks for finding in check), key=lambda f: order[f.severity])
+    return sorted(findings, key=lambda finding: order[finding.severity])
 
 
 def with_store_facts(frame: pd.DataFrame, store: StageStore) -> pd.DataFrame:
@@ -109,9 +113,10 @@ def without_rows(store: StageStore, sweeps: Iterable[str], frame: pd.DataFrame) 
     absent: dict[str, str] = {}
     for sweep in sweeps:
         outcomes = read_outcomes(store, sweep)
-        for loop in json.loads(store.read_run_file(sweep, LOOPS) or b'{"loops": []}')["loops"]:
-            if loop["run"] not in set(frame["run"]):
-                absent[loop["run"]] = outcomes.get(loop["run"], Outcome()).why or "not started"
+        table = read_loops(store, sweep)
+        for run in [loop.run for loop in table.loops] if table else []:
+            if run not in set(frame["run"]):
+                absent[run] = outcomes.get(run, Outcome()).why or "not started"
     if not absent:
         return []
     told = "; ".join(f"{run}: {why}" for run, why in list(absent.items())[:3])

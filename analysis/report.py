@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import base64
 import gzip
-import json
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -22,7 +21,8 @@ import pandas as pd
 import report_parts
 from arms import last, summary
 from collapse_curves import bands, ended
-from diagnostics import diagnose, with_store_facts, without_rows
+from computed_by import several_versions, versions_of
+from diagnostics import diagnose, gravest_first, with_store_facts, without_rows
 from heat_maps import cells, pivot
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pareto import pareto
@@ -32,9 +32,9 @@ from report_answer import MAIN, against_random, answer_table, headline
 from survival import shares
 
 from autophagy.cli import DEFAULT_STORE, fail
-from autophagy.frames import LOOPS, runs_frame, sweep_frame
+from autophagy.frames import LOOPS, read_loops, runs_frame, sweep_frame
 from autophagy.pictures import MAIN_METRICS
-from autophagy.records import UserError
+from autophagy.records import UserError, without_secrets
 from autophagy.store import StageStore
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -63,7 +63,7 @@ def report(uri: str, names: Sequence[str], timesteps: Sequence[int] = ()) -> str
     """The page as HTML.
 
     Args:
-        uri: The store; named in the page as it is here.
+        uri: The store; named in the page as it is here, without passwords and keys.
         names: Sweeps and loops, in any mixture.
         timesteps: At which OLE is measured by encoding a few hundred images; none: at the probe's own, from the store.
 
@@ -79,6 +79,7 @@ def report(uri: str, names: Sequence[str], timesteps: Sequence[int] = ()) -> str
     look = figures.looks(order, baselines, [*order[:6], *order[-2:]])
     runs = last(frame).drop_duplicates("arm").set_index("arm")["run"]
     shown = list(dict.fromkeys([*baselines[:1], order[0], order[-1]]))
+    versions = versions_of(store, frame["run"].unique().tolist())
     stored = {arm: StoredLoop(runs[arm], store) for arm in order}
     context = {
         **heading(store, sweeps, names, frame),
@@ -91,12 +92,18 @@ def report(uri: str, names: Sequence[str], timesteps: Sequence[int] = ()) -> str
         "heat_maps": heat_maps(frame, sweep_axes(store, sweeps, frame)),
         **survival_figures(frame, shown, order),
         "sheets": report_parts.sample_sheets(stored, baselines),
-        "findings": [*without_rows(store, sweeps, frame), *diagnose(frame, table if len(table) else None)],
+        "findings": gravest_first(
+            [
+                *without_rows(store, sweeps, frame),
+                *several_versions(versions),
+                *diagnose(frame, table if len(table) else None),
+            ]
+        ),
         "checks": report_parts.quick_checks(
             {arm: stored[arm] for arm in shown}, int(frame["metrics.num_samples"].min()), timesteps
         ),
         "cost": report_parts.cost(store, frame["run"].unique().tolist()) | {"pareto": pareto_figure(frame, look)},
-        "reproduce": report_parts.reproduce(store, sweeps, frame, uri),
+        "reproduce": report_parts.reproduce(store, sweeps, frame, without_secrets(uri), versions),
     }
     return render(context)
 
@@ -126,7 +133,8 @@ def short(arms: pd.Series) -> pd.Series:
 
 def heading(store: StageStore, sweeps: Sequence[str], names: Sequence[str], frame: pd.DataFrame) -> dict[str, str]:
     """Title and what stands above and below everything."""
-    questions = [json.loads(store.read_run_file(sweep, LOOPS) or b"{}").get("question", "") for sweep in sweeps]
+    tables = [read_loops(store, sweep) for sweep in sweeps]
+    questions = [table.question if table else "" for table in tables]
     arms, last_generation = frame["arm"].nunique(), frame["generation"].max()
     if arms > 1:
         title = f"Which of {arms} arms best withstands training on its own output?"
@@ -173,8 +181,8 @@ def sweep_axes(store: StageStore, sweeps: Sequence[str], frame: pd.DataFrame) ->
     """The axes of the one sweep that is reported on, as far as its loops differ in them."""
     if len(sweeps) != 1 or frame["sweep"].nunique() > 1:
         return []
-    axes = json.loads(store.read_run_file(sweeps[0], LOOPS) or b"{}")["axes"]
-    return [axis for axis in axes if axis in frame and frame[axis].nunique() > 1]
+    table = read_loops(store, sweeps[0])
+    return [axis for axis in (table.axes if table else []) if axis in frame and frame[axis].nunique() > 1]
 
 
 def heat_maps(frame: pd.DataFrame, axes: Sequence[str]) -> list[figures.Figure]:

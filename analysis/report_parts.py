@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import figures
 import numpy as np
 import pandas as pd
+from computed_by import Versions, described
 from PIL import Image
 from quick_checks import (
     StoredLoop,
@@ -203,7 +204,9 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def reproduce(store: StageStore, sweeps: Sequence[str], frame: pd.DataFrame, uri: str) -> dict[str, Any]:
+def reproduce(
+    store: StageStore, sweeps: Sequence[str], frame: pd.DataFrame, uri: str, versions: Versions
+) -> dict[str, Any]:
     """Commands, resolved configuration, versions, and the keys of the stages behind the numbers."""
     files = [_file(store, sweep, "sweep.yaml") for sweep in sweeps]
     commands = [f"autophagy sweep {sweep}.yaml --store {uri}" for sweep in sweeps]
@@ -216,24 +219,24 @@ def reproduce(store: StageStore, sweeps: Sequence[str], frame: pd.DataFrame, uri
         for run, generation in zip(last["run"].tolist(), last["generation"].tolist(), strict=True)
     ]
     evaluated = store.open("evaluate", evaluations[0]["key"])
-    versions = dict(evaluated.manifest["versions"]) if evaluated else {}
+    facts = dict(described(versions))
     here = code_tags()
     if "git.commit" in here:
         changed = ", with uncommitted changes" if here["git.dirty"] == "true" else ""
-        versions["this report at commit"] = here["git.commit"][:10] + changed
+        facts["this report at commit"] = here["git.commit"][:10] + changed
     if evaluated:
-        versions["computed"] = evaluated.manifest["created"][:10]
+        facts["computed"] = evaluated.manifest["created"][:10]
     return {
         "commands": commands if len(commands) <= 8 else [*commands[:8], f"# and {len(commands) - 8} more"],
         "files": files,
-        "versions": list(versions.items()),
+        "versions": list(facts.items()),
         "evaluated": evaluations,
         "store": uri,
     }
 
 
 def _file(store: StageStore, name: str, file: str) -> dict[str, str]:
-    text = (store.read_run_file(name, file) or b"").decode()
+    text = (store.read_run_file(name, file) or b"").decode(errors="replace")
     return {"name": f"{name}.yaml", "text": text}
 
 

@@ -16,7 +16,9 @@ source .venv/bin/activate
 umask 077
 export RAY_AUTH_MODE=token # nodes are shared: whoever reaches Ray without a token could run code as you
 ray get-auth-token --generate > /dev/null # in ~/.ray/auth_token, which all nodes see
+chmod go= ~/.ray ~/.ray/auth_token 2> /dev/null || true # one that was there before; the doctor below looks again
 export OMP_WAIT_POLICY=PASSIVE RAY_USAGE_STATS_ENABLED=0
+export RAY_enable_metrics_collection=0 # metrics are told without a token
 export RAY_idle_worker_killing_time_threshold_ms=60000 # starting a pooled process costs seconds of a CPU
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")

@@ -5,6 +5,10 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -93,3 +97,36 @@ def empty_store(local_ray, tmp_path) -> Any:
     from autophagy.store import StageStore
 
     return StageStore(tmp_path / "empty")
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """URI query of an empty S3 server, with credentials for it in the environment."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "testing")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.delenv("AWS_PROFILE", raising=False)
+        server = Path(sys.executable).with_name("moto_server")
+        process = subprocess.Popen(
+            [server, "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            wait_until_listening(port)
+            yield f"endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+        finally:
+            process.kill()
+            process.wait()
+
+
+def wait_until_listening(port: int) -> None:
+    limit = time.monotonic() + 60
+    while True:
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert time.monotonic() < limit, "waited in vain"
+        time.sleep(0.01)

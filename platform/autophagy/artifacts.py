@@ -13,10 +13,14 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet
 from pyarrow.fs import FileSystem
+from pydantic import BaseModel
 
 from autophagy.storage import Storage, check_key, is_name
+from autophagy.tables import unreadable_files
 
 MANIFEST = "manifest.json"
+MARKER = ".building"  # in an attempt: who collects it takes this away before anything else
+NUM_FILES = "num_files"  # in the info of a builder that has others write for it: how many files there must be
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,11 @@ class Artifact:
             raise FileNotFoundError(f"stage {self.stage} {self.key} has no file {name!r}, but {self.files()}")
         return f"{self.path}/{name}"
 
+    def is_whole(self, name: str) -> bool:
+        """Whether the stage has this file, with the content that it was published with."""
+        known = self.manifest["files"].get(name)
+        return known is not None and self.storage.checksum(self.file(name)) == known["blake2b"]
+
     def read_bytes(self, name: str) -> bytes:
         """The content of a file."""
         with self.fs.open_input_stream(self.file(name), compression=None) as stream:
@@ -83,6 +92,7 @@ class Artifact:
 
         Raises:
             FileNotFoundError: There is no Parquet file of that name.
+            RuntimeError: A file has a type that may run code when it is read.
         """
         paths = self.parquet_files(name or "")
         if not paths:
@@ -94,6 +104,8 @@ class Artifact:
             parquet.make_fragment(path, self.fs, file_size=files[path.removeprefix(f"{self.path}/")]["size"])
             for path in paths
         ]
+        if found := unreadable_files(parts):
+            raise RuntimeError(f"stage {self.stage} {self.key}: {': '.join(found)}")
         dataset = pyarrow.dataset.FileSystemDataset(parts, parts[0].physical_schema, parquet, self.fs)
         return dataset.to_table(columns=None if columns is None else list(columns), filter=filter)
 
@@ -111,6 +123,30 @@ class Attempt:
     def fs(self) -> FileSystem:
         """The pyarrow filesystem to write to."""
         return self.storage.fs
+
+    def begin(self) -> None:
+        """Make its folders, with the marker that a collector takes away before anything else."""
+        self.storage.make_folder_with(self.path, MARKER)
+        self.storage.make_folder(self.scratch)
+
+    def stands(self) -> bool:
+        """Whether nobody has begun to collect it."""
+        return self.storage.read(f"{self.path}/{MARKER}") is not None
+
+    def seal(self) -> dict[str, dict[str, Any]]:
+        """Size and checksum of every payload file by name, once all of them outlive a power cut.
+
+        Raises:
+            RuntimeError: there are more or fewer files than the builder says (NUM_FILES) it had written.
+        """
+        self.storage.sync(self.path)
+        sizes = file_sizes(self.storage, self.path)
+        if len(sizes) != self.info.get(NUM_FILES, len(sizes)):
+            raise RuntimeError(f"{self.info[NUM_FILES]} files were written to {self.path}, and {len(sizes)} are there")
+        return {
+            name: {"size": size, "blake2b": self.storage.checksum(f"{self.path}/{name}")}
+            for name, size in sizes.items()
+        }
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write a file, named relative to `path`."""
@@ -133,9 +169,10 @@ class Attempt:
 
 
 def file_sizes(storage: Storage, folder: str) -> dict[str, int]:
-    """Size in bytes of every file below a folder, by name relative to it."""
+    """Size in bytes of every payload file below a folder, by name relative to it."""
     found = storage.entries(folder, recursive=True)
-    return {info.path[len(folder) + 1 :]: info.size for info in found if info.is_file}
+    sizes = {info.path[len(folder) + 1 :]: info.size for info in found if info.is_file}
+    return {name: size for name, size in sizes.items() if name != MARKER}
 
 
 def manifest_path(storage: Storage, stage: str, key: str) -> str:
@@ -160,18 +197,42 @@ def encode_manifest(manifest: Mapping[str, Any]) -> bytes:
     return json.dumps({**plain, "checksum": _checksum(plain)}, indent=1).encode()
 
 
+class _File(BaseModel, strict=True):
+    size: int
+    blake2b: str
+
+
+class _Spec(BaseModel, strict=True):
+    inputs: dict[str, str] = {}
+
+
+class _Manifest(BaseModel, strict=True):
+    """What every manifest has; one of a newer version may have more."""
+
+    stage: str
+    key: str
+    attempt: str
+    spec: _Spec
+    info: dict[str, Any]
+    seconds: float
+    created: str
+    versions: dict[str, str]
+    files: dict[str, _File]
+
+
 def decode_manifest(data: bytes, stage: str, key: str) -> dict[str, Any] | None:
     """The manifest of this stage and key, None if it is damaged or another's."""
     try:
         manifest = json.loads(data)
         expected = manifest.pop("checksum")
-    except (ValueError, AttributeError, TypeError, KeyError):
+        if expected != _checksum(manifest):
+            return None
+        # Anybody can write a checksum: what it says is looked at too.
+        found = _Manifest.model_validate(manifest)
+    except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
         return None
-    if expected != _checksum(manifest) or (manifest["stage"], manifest["key"]) != (stage, key):
-        return None
-    # Anybody can write a checksum: that names stay within the stage is looked at here too.
-    names = [manifest["attempt"], *(part for name in manifest["files"] for part in name.split("/"))]
-    return manifest if all(map(is_name, names)) else None
+    names = [found.attempt, *found.spec.inputs.values(), *(part for name in found.files for part in name.split("/"))]
+    return manifest if (found.stage, found.key) == (stage, key) and all(map(is_name, names)) else None
 
 
 def _checksum(manifest: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from autophagy.records import UserError
+from autophagy.records import UserError, shown
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -28,10 +28,10 @@ def make_choice(family: Sequence[type[Model]], section: str, key: str, config: M
     by_name = {member.model_fields[key].default: member for member in family}
     names = ", ".join(by_name)
     if not isinstance(config, Mapping):
-        raise UserError(f"{section} = {config!r}: write a mapping with {section}.{key}, one of {names}")
+        raise UserError(f"{section} = {shown(config)}: write a mapping with {section}.{key}, one of {names}")
     name = config.get(key)
     if not isinstance(name, str) or name not in by_name:
-        raise UserError(f"{section}.{key} = {name!r}: unknown{_near(name, list(by_name))}; choose one of {names}")
+        raise UserError(f"{section}.{key} = {shown(name)}: unknown{_near(name, list(by_name))}; choose one of {names}")
     try:
         return by_name[name].model_validate(dict(config))
     except ValidationError as error:
@@ -45,10 +45,10 @@ def _one_line(error: ValidationError, section: str, member: type[BaseModel], nam
     if errors[0]["type"] == "extra_forbidden":
         fields = list(member.model_fields)
         hint = f"{_near(field, fields)}; it has {', '.join(fields)}"
-        return f"{section}.{field} = {value!r}: {name} has no such field{hint}"
+        return f"{section}.{field} = {shown(value)}: {name} has no such field{hint}"
     # A union reports every alternative that did not match: any of them is a remedy.
     remedies = [e["msg"].removeprefix("Input should be ") for e in errors if e["loc"][0] == field]
-    return f"{section}.{field} = {value!r}: should be {' or '.join(dict.fromkeys(remedies))}"
+    return f"{section}.{field} = {shown(value)}: should be {' or '.join(dict.fromkeys(remedies))}"
 
 
 def _near(word: object, words: Sequence[str]) -> str:

@@ -1,31 +1,34 @@
-"""The `autophagy` command. Exit 0: done; 2: an error of the user, in one line; 1: a failure."""
+"""The `autophagy` command. Exit 0: done; 2: an error of the user, in one line; 1: a failure; 128 + n: signal n."""
 
 from __future__ import annotations
 
 import inspect
 import json
 import os
+import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.text import Text
 
+from autophagy import signals
 from autophagy.config import Experiment
+from autophagy.printing import say
 from autophagy.recipes import RECIPES, SWEEPS, load_experiment, load_recipe, load_sweep
-from autophagy.records import REAL, UserError, without_secrets
+from autophagy.records import REAL, UserError
 from autophagy.selection import SELECTORS
 from autophagy.sweep_config import Sweep, loops
 
 if TYPE_CHECKING:
-    from autophagy.store import StageStore
+    from autophagy.store import GarbageItem, StageStore
 
 DEFAULT_STORE = "autophagy-store"
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # what typer raises for unknown commands and options
+INTERRUPTED = 128 + signal.SIGINT  # what typer returns for KeyboardInterrupt; older ones raise Abort
 STRATEGIES = [str(selector.model_fields["strategy"].default) for selector in SELECTORS]
 
 app = typer.Typer(
@@ -36,7 +39,7 @@ app = typer.Typer(
 )
 store_app = typer.Typer(help="Look after the store of finished stages.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
-console = Console()
+console = Console(markup=False, emoji=False)
 
 Recipe = Annotated[str, typer.Argument(help="a recipe (see `autophagy recipes`) or a YAML file")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="a.b=c; may be given again")]
@@ -72,10 +75,10 @@ def run(
         check_tracking_uri(given)
     opened = _open(store)
     tracking, progress = tracking_of(opened, tracking_uri), ConsoleProgress(console)
-    console.print(f"[bold]{experiment.name}[/bold]: {describe(experiment)}", highlight=False, soft_wrap=True)
+    say(console, (experiment.name, "bold"), f": {describe(experiment)}")
     run_loop(experiment, opened, make_tracker(tracking), progress)
     if not progress.computed:
-        console.print("nothing had to be computed again", style="dim")
+        say(console, ("nothing had to be computed again", "dim"))
     folder = f"{opened.uri.rstrip('/')}/runs/{experiment.name}"
     hint("look at", f"{folder}/collapse_curves.png and samples.png")
     if tracking:
@@ -104,10 +107,10 @@ def sweep(
         check_tracking_uri(given)
     start, opened = time.monotonic(), _open(store)
     tracking = tracking_of(opened, tracking_uri)
-    console.print(f"[bold]{chosen.name}[/bold]: {describe_sweep(chosen)}", highlight=False, soft_wrap=True)
+    say(console, (chosen.name, "bold"), f": {describe_sweep(chosen)}")
     run_sweep(chosen, opened, tracking, ConsoleSweep(console))
     table = (opened.read_run_file(chosen.name, TABLE) or b"").decode()
-    console.print(f"\n{table}", highlight=False, soft_wrap=True)
+    say(console, f"\n{table}")
     folder = f"{opened.uri.rstrip('/')}/runs/{chosen.name}"
     hint("took", f"{time.monotonic() - start:.0f} s; a second time takes seconds")
     hint("look at", f"{folder}/table.md, generations.csv and collapse_curves.png")
@@ -116,7 +119,7 @@ def sweep(
     failures = [(run, o) for run, o in read_outcomes(opened, chosen.name).items() if not o.final]
     for run, outcome in failures:
         why = outcome.why or "not started: see the errors of the others"
-        console.print(f"[red]{outcome.state}[/red] {run}: {escape(why)}", highlight=False, soft_wrap=True)
+        say(console, (outcome.state, "red"), f" {run}: {why}")
     if failures:
         hint("details", f"{opened.uri.rstrip('/')}/runs/<loop>/error.txt")
         hint("go on", f"{len(failures)} loops are not done; mend the cause, and the same command tries them again")
@@ -142,9 +145,9 @@ def plan(
         about, lines = describe_sweep(chosen), plan_sweep((plan_loop(x.experiment) for x in loops(chosen)), opened)
     else:
         about, lines = describe(chosen), plan_table(plan_loop(chosen), opened)
-    console.print(f"[bold]{chosen.name}[/bold]: {about}", highlight=False, soft_wrap=True)
+    say(console, (chosen.name, "bold"), f": {about}")
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
 
 
 @app.command()
@@ -152,9 +155,9 @@ def recipes() -> None:
     """List the recipes."""
     width = max(len(r.__name__) for r in (*RECIPES, *SWEEPS))
     for kind, listed in (("run", RECIPES), ("sweep", SWEEPS)):
-        console.print(f"[bold]autophagy {kind} ...[/bold]", highlight=False)
+        say(console, (f"autophagy {kind} ...", "bold"))
         for recipe in listed:
-            console.print(f"  {recipe.__name__:<{width}}  {inspect.getdoc(recipe)}", highlight=False, soft_wrap=True)
+            say(console, f"  {recipe.__name__:<{width}}  {inspect.getdoc(recipe)}")
 
 
 @app.command()
@@ -183,7 +186,7 @@ def select(
     seconds = time.perf_counter() - start
     standalone.write_kept(kept, out)
     what = standalone.describe_kept(candidates, kept["index"].to_numpy())
-    console.print(f"kept {what}, by {strategy} in {seconds:.2f} s: {out}", highlight=False, soft_wrap=True)
+    say(console, f"kept {what}, by {strategy} in {seconds:.2f} s: {out}")
     if unplaced := standalone.num_unplaced(candidates, selector.needs):
         note(f"{unplaced} of {len(candidates)} rows have values that are not finite: they come last")
 
@@ -222,9 +225,7 @@ def doctor(store: Store = DEFAULT_STORE, tracking_uri: TrackingUri = None) -> No
     problems = 0
     for finding in examine(store, tracking_uri):
         problems += finding.level == "problem"
-        line = Text(str(finding))
-        line.stylize(colours[finding.level], end=len(finding.level))
-        console.print(line, soft_wrap=True)
+        say(console, (finding.level, colours[finding.level]), str(finding).removeprefix(finding.level))
     if problems:
         raise typer.Exit(1)
 
@@ -234,12 +235,9 @@ def store_ls(store: Store = DEFAULT_STORE) -> None:
     """List the finished stages."""
     infos = _open_existing(store).ls()
     for info in infos:
-        console.print(
-            f"{info.stage:<16} {info.key:<44} {info.size / 1e6:>9.2f} MB {info.seconds:>9.1f} s  {info.created[:19]}",
-            highlight=False,
-            soft_wrap=True,
-        )
-    console.print(f"{len(infos)} stages, {sum(i.size for i in infos) / 1e6:.1f} MB", highlight=False)
+        size = f"{info.size / 1e6:>9.2f} MB"
+        say(console, f"{info.stage:<16} {info.key:<44} {size} {info.seconds:>9.1f} s  {info.created[:19]}")
+    say(console, f"{len(infos)} stages, {sum(i.size for i in infos) / 1e6:.1f} MB")
 
 
 @store_app.command("verify")
@@ -250,34 +248,50 @@ def store_verify(store: Store = DEFAULT_STORE) -> None:
         checked += 1
         if problems:
             damaged += 1
-            console.print(f"damaged: {info.stage} {info.key}: {'; '.join(problems)}", highlight=False, soft_wrap=True)
-    console.print(f"{checked} stages checked, {damaged} damaged", highlight=False)
+            say(console, f"damaged: {info.stage} {info.key}: {'; '.join(problems)}")
+    say(console, f"{checked} stages checked, {damaged} damaged")
     if damaged:
-        console.print("run the experiment again: it builds them anew", highlight=False)
+        say(console, "run the experiment again: it builds them anew")
         raise typer.Exit(1)
 
 
 @store_app.command("gc")
 def store_gc(
     store: Store = DEFAULT_STORE,
-    delete: Annotated[bool, typer.Option("--delete", help="delete; without it only list")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="delete what is old enough; without it only list")] = False,
+    older_than: Annotated[
+        float, typer.Option(min=0, metavar="HOURS", help="how long nobody must have needed something, as `gc` has seen")
+    ] = 24.0,
 ) -> None:
-    """Find what no run needs: stages no run folder reaches, and what killed processes left."""
-    items = _open_existing(store).gc(delete=delete)
+    """Find what no run needs: stages no run folder reaches, and what killed processes left. Runs may go on meanwhile.
+
+    The first look notes what it finds; what a later one still finds unchanged, HOURS on, can be deleted.
+    """
+    items = _open_existing(store).gc(delete=delete, older_than=3600 * older_than)
     for item in items:
-        console.print(f"{item.path}: {item.size / 1e6:.2f} MB, {item.why}", highlight=False, soft_wrap=True)
-    total = f"{len(items)} items, {sum(i.size for i in items) / 1e6:.1f} MB"
-    console.print(f"{total} deleted" if delete else f"{total}; delete them with --delete", highlight=False)
+        state = "deleted" if item.deleted else f"seen for {item.age / 3600:.1f} h"
+        say(console, f"{item.path}: {item.size / 1e6:.2f} MB, {item.why}; {state}")
+    ready = [item for item in items if not item.deleted and item.age >= 3600 * older_than]
+    gone = [item for item in items if item.deleted]
+    console.print(f"{_amount(items)} that nobody needs, {len(gone)} of them deleted", highlight=False)
+    if ready:
+        console.print(f"{_amount(ready)} can be deleted with --delete", highlight=False)
+    if len(items) > len(gone) + len(ready):
+        console.print(f"the others are kept until they were seen for {older_than:g} h (--older-than)", highlight=False)
+
+
+def _amount(items: list[GarbageItem]) -> str:
+    return f"{len(items)} items, {sum(item.size for item in items) / 1e6:.1f} MB"
 
 
 def hint(what: str, how: str) -> None:
     """One of the last lines: where to look, or what to type next."""
-    console.print(f"{what:<9}{without_secrets(how)}", highlight=False, soft_wrap=True)
+    say(console, f"{what:<9}{how}")
 
 
 def note(text: str) -> None:
     """One line on what to know about a result."""
-    console.print(f"note: {text}", style="dim", highlight=False, soft_wrap=True)
+    say(console, (f"note: {text}", "dim"))
 
 
 def describe(experiment: Experiment) -> str:
@@ -331,9 +345,27 @@ def _open_existing(uri: str) -> StageStore:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; errors of the user become one line."""
+    """Run the command line; errors of the user become one line, and so does a signal that ends it."""
     # Spinning threads make training ten times slower as soon as anything else wants the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    had_ray = signals.has_ray()
+    with signals.interrupting() as interrupter:
+        try:
+            code = carry_out(arguments)
+        except BaseException as error:
+            number = interrupter.cause(error)
+            if number is None:
+                raise
+            interrupter.ignore()
+            tell_stopped(number)
+            if signals.has_ray() and not had_ray:
+                signals.end_ray()
+            code = 128 + number  # as shells have it
+    sys.exit(code)
+
+
+def carry_out(arguments: list[str] | None) -> int:
+    """Run the command line to its exit code."""
     try:
         code = app(args=arguments, standalone_mode=False)
     except UserError as error:
@@ -344,14 +376,21 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:  # a disk, a network or a storage that failed on the way
         what = str(error).strip() or type(error).__name__
         fail(f"{what.splitlines()[-1]}; once that is mended, the same command goes on from here", code=1)
-    except (typer.Abort, KeyboardInterrupt):
-        Console(stderr=True).print("stopped; the same command goes on from here", highlight=False)
-        sys.exit(130)
-    sys.exit(code if isinstance(code, int) else 0)
+    except typer.Abort:
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    return code if isinstance(code, int) else 0
 
 
-def fail(message: str, code: int = 2) -> None:
+def tell_stopped(number: signal.Signals) -> None:
+    """Say in one line what has ended a command."""
+    by = "" if number == signal.SIGINT else f" by {number.name}"
+    with suppress(OSError):  # the terminal may be what has gone
+        Console(stderr=True).print(f"stopped{by}; the same command goes on from here", highlight=False)
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
     """Print one line to standard error and exit."""
-    line = without_secrets(" ".join(message.split()))
-    Console(stderr=True, soft_wrap=True).print(f"[red]error:[/red] {escape(line)}", highlight=False)
+    say(Console(stderr=True), ("error:", "red"), f" {' '.join(message.split())}")
     sys.exit(code)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
+from autophagy import signals
+from autophagy.rights import guard_token
+
 LOOP_BYTES = 600 << 20  # what the process of a loop takes, which only waits for stages
 ARRIVAL_SECONDS = 1800  # for machines to come in a cloud, before work that waits for them fails
 IDLE_MS = 60_000  # before a pooled process ends that has nothing to do: starting one costs seconds of a CPU
@@ -17,7 +20,11 @@ def start_ray() -> None:
 
     if not ray.is_initialized():
         os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", str(IDLE_MS))  # Ray's own: a second
+        os.environ.setdefault("RAY_enable_metrics_collection", "0")  # they would be told to all, without a token
+        guard_token()
         ray.init(log_to_driver=False, logging_level="ERROR")
+        guard_token()  # which Ray may just have made
+        signals.renew()
 
 
 def in_worker() -> bool:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 
+from autophagy.limits import check_numpy
 from autophagy.records import (
     CONFIDENCE,
     FEATURES,
@@ -22,6 +23,7 @@ from autophagy.records import (
     SAMPLE_ID,
     UserError,
 )
+from autophagy.tables import unreadable_files
 
 INPUTS = (".npy", ".npz", ".parquet")
 VECTORS = (FEATURES, LATENT, "pixels")  # [n, D]
@@ -46,12 +48,14 @@ def read_columns(path: str, names: Collection[str]) -> dict[str, np.ndarray]:
     place = Path(path).expanduser()
     if not place.exists():
         raise UserError(f"{path}: no such file; correct the path")
+    if not place.is_dir() and not place.is_file():
+        raise UserError(f"{path}: is a device or the like; give a file")
     suffix = ".parquet" if place.is_dir() else place.suffix.lower()
     if suffix not in INPUTS:
         raise UserError(f"{path}: cannot tell what this is; give a file that ends in {', '.join(INPUTS)}")
     try:
         columns = _read_parquet(path, place, names) if suffix == ".parquet" else _read_numpy(path, place, names)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, pa.ArrowException) as error:
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, pa.ArrowException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: cannot be read ({reason}); write it again") from error
     columns = {name: _checked(path, name, column) for name, column in columns.items()}
@@ -64,16 +68,20 @@ def read_columns(path: str, names: Collection[str]) -> dict[str, np.ndarray]:
 
 
 def _read_numpy(path: str, place: Path, names: Collection[str]) -> dict[str, np.ndarray]:
-    loaded = np.load(place, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        return {FEATURES: loaded}
-    with loaded:
+    with place.open("rb") as stream:
+        check_numpy(stream)
+        loaded = np.load(stream, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {FEATURES: loaded}
         return {name: loaded[name] for name in _pick(path, loaded.files, names)}
 
 
 def _read_parquet(path: str, place: Path, names: Collection[str]) -> dict[str, np.ndarray]:
     source = pyarrow.dataset.dataset(place, format="parquet")
-    table = source.to_table(columns=_pick(path, source.schema.names, names))
+    columns = _pick(path, source.schema.names, names)
+    if found := unreadable_files(source.get_fragments(), columns):
+        raise UserError(": ".join(found))
+    table = source.to_table(columns=columns)
     return {name: _from_arrow(path, name, table.column(name).combine_chunks()) for name in table.column_names}
 
 

@@ -10,13 +10,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autophagy.corrections import AnyCorrection, NoCorrection, make_correction
-from autophagy.records import UserError, digest, without_secrets
+from autophagy.records import UserError, digest, shown, without_secrets
 from autophagy.scenarios import AccumulateSubsample, AnyScenario, make_scenario, num_candidates
 from autophagy.selection import AnySelector, Random, make_selector
+from autophagy.yaml_text import MAX_BYTES, MAX_DEPTH, read_yaml
 
 CHOICES = (("selection", "strategy"), ("scenario", "kind"), ("correction", "kind"))
 CLUSTERED = ("ssc_omp", "kmeans")  # label sources that look at no label
@@ -327,6 +327,8 @@ def assign(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, 
     result = copy.deepcopy(dict(values))
     paths = [(name.split("."), value) for name, value in settings.items()]
     for path, value in sorted(paths, key=lambda p: p[0][-1] not in ("strategy", "kind")):
+        if len(path) > MAX_DEPTH:
+            raise UserError(f"--set {'.'.join(path)}: has {len(path)} parts; no field is that deep")
         section = result
         for part in path[:-1]:
             section = section.setdefault(part, {})
@@ -339,13 +341,13 @@ def assign(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, 
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file (safe loader)."""
+    """The mapping in a YAML file, see `read_yaml`."""
     try:
-        values = yaml.safe_load(path.read_text())
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a recipe name or a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from None
+    values = read_yaml(text, str(path))
     if not isinstance(values, dict):
         raise UserError(f"{path}: must be a mapping of fields such as `seed: 0`, not {type(values).__name__}")
     return values
@@ -367,10 +369,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not all(name.split(".")):
         raise UserError(f"--set {text}: must be written as section.field=value, such as training.epochs=5")
-    try:
-        return name.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"--set {text}: the value is not valid YAML; quote it") from None
+    return name.strip(), read_yaml(value, f"--set {text}")
 
 
 def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
@@ -384,11 +383,11 @@ def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
         names = _fields_of(model, path[:-1])
         near = difflib.get_close_matches(path[-1], names, n=1)
         hint = f"did you mean {near[0]}?" if near else f"fields here: {', '.join(names)}"
-        return f"{field} = {value!r}: no such field; {hint}"
+        return f"{field} = {shown(value)}: no such field; {hint}"
     if first["type"] == "missing":
         return f"{field}: is missing and has no default; set it"
     message = _MESSAGES.get(first["type"], first["msg"].removeprefix("Value error, "))
-    return f"{field} = {value!r}: {message[0].lower()}{message[1:]}" if field else message
+    return f"{field} = {shown(value)}: {message[0].lower()}{message[1:]}" if field else message
 
 
 def _fields_of(model: type[BaseModel], path: Sequence[str]) -> list[str]:

@@ -29,7 +29,7 @@ from autophagy.scenarios import Pool, make_scenario
 from autophagy.scoring import Encoder, read_probe
 from autophagy.selection import Candidates, make_selector
 from autophagy.stages import Job, once, stream
-from autophagy.store import Artifact
+from autophagy.store import NUM_FILES, Artifact
 
 ROWS_PER_FILE = 4096
 
@@ -106,7 +106,7 @@ class Rescore:
     job: Job
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """One shard's sample_id [1, n] in, its number of images out."""
+        """One shard's sample_id [1, n] in, its number of images and of files out."""
         job, ids = self.job, batch[SAMPLE_ID][0]
         origin = int(origin_generation(ids[:1])[0])
         role = "real" if origin == REAL else f"samples/{origin}"
@@ -122,7 +122,7 @@ class Rescore:
         if job.config["latents"]:
             columns = {SAMPLE_ID: pa.array(ids), LATENT: tensor_column(hidden[0].astype(np.float16))}
             job.attempt.write_table(f"latents/shard-{ids[0]}.parquet", pa.table(columns))
-        return {"count": np.array([len(ids)])}
+        return {"count": np.array([len(ids)]), "files": np.array([2 if job.config["latents"] else 1])}
 
 
 def rescore(job: Job) -> dict[str, Any]:
@@ -136,10 +136,11 @@ def rescore(job: Job) -> dict[str, Any]:
     origin, size = origin_generation(todo), job.config["shard_size"]
     of_one_origin = [todo[origin == generation] for generation in np.unique(origin)]
     shards = [{SAMPLE_ID: ids[start : start + size]} for ids in of_one_origin for start in range(0, len(ids), size)]
-    count = sum(int(row["count"]) for row in stream(job, shards, Rescore))
+    rows = list(stream(job, shards, Rescore))
+    count = sum(int(row["count"]) for row in rows)
     if count != len(todo):
         raise RuntimeError(f"rescore: {count} of {len(todo)} images came back")
-    return {"num_images": count}
+    return {"num_images": count, NUM_FILES: sum(int(row["files"]) for row in rows)}
 
 
 def read_candidates(job: Job, ids: np.ndarray, needs: frozenset[str]) -> Candidates:

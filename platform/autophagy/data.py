@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from autophagy.arrow_source import Encoded
+from autophagy.limits import MAX_PIXELS
 from autophagy.records import (
     GENERATION,
     IMAGE,
@@ -24,7 +26,7 @@ from autophagy.records import (
     rng_for,
     sample_ids,
 )
-from autophagy.sources import Encoded, naming, one_line, open_source
+from autophagy.sources import naming, one_line, open_source
 from autophagy.store import Artifact
 
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
@@ -226,7 +228,12 @@ def _resize(picture: Image.Image, size: int) -> Image.Image:
 def _decode(encoded: Encoded, size: int) -> np.ndarray:
     """An encoded image as uint8 [1, size, size, C]; C = 1 where it is grey, whatever its file says."""
     try:
-        picture: Image.Image = Image.open(io.BytesIO(encoded.data), formats=_FORMATS)
+        picture: Image.Image = Image.open(io.BytesIO(encoded.data), formats=_FORMATS)  # reads the header alone
+        if picture.width * picture.height > MAX_PIXELS:
+            raise UserError(
+                f"image {encoded.name} is {picture.width} x {picture.height} pixels, more than "
+                f"{MAX_PIXELS >> 20} megapixels; make it smaller"
+            )
         picture = ImageOps.exif_transpose(picture)
         if picture.mode.startswith(("I", "F")):
             raise UserError(f"image {encoded.name} has more than 8 bits a channel; convert it to 8 bits")
@@ -298,7 +305,11 @@ def _check_labels(
     if label.shape != (num_images,):
         raise UserError(f"labels of shape {list(label.shape)} for {num_images} images; give one an image")
     if label.dtype.kind in "US":
-        classes, label = np.unique(label.astype(str), return_inverse=True)
+        try:
+            label = label.astype(str)
+        except UnicodeDecodeError:
+            raise UserError("labels are bytes that are no ASCII; give them as strings") from None
+        classes, label = np.unique(label, return_inverse=True)
         return label.astype(np.int64), tuple(classes.tolist())
     if label.dtype.kind not in "iu":
         raise UserError(f"labels of type {label.dtype}; give class numbers (integers) or names (strings)")

@@ -34,6 +34,7 @@ from autophagy.findings import (
     version_finding,
 )
 from autophagy.records import RunInfo, UserError, digest
+from autophagy.rights import guard_token, readers, token_file
 from autophagy.storage import TEMPORARY, Storage
 from autophagy.tracking import MLFLOW_ENVIRONMENT, MLflowTracker, check_tracking_uri, mlflow_environment, tracking_for
 
@@ -64,6 +65,8 @@ def examine(store: str, tracking_uri: str | None) -> Iterator[Finding]:
     usable = storage if stored.level != "problem" else None
     tracking = tracking_for(tracking_uri, usable.root if usable and usable.local else None)
     yield check_tracking(tracking)
+    yield from check_rights(usable, tracking)
+    yield from check_token()
     joined = check_ray()
     yield joined
     if joined.level != "problem":
@@ -103,7 +106,10 @@ def check_storage(storage: Storage) -> Finding:
             "problem", "storage", f"{storage.uri}: {error}", "see that files may be written and deleted there"
         )
     if storage.local and (free := shutil.disk_usage(storage.root).free) < LEAST_FREE:
-        remedy = "make room: `autophagy store gc` lists what no run needs"
+        remedy = (
+            "free room outside the store, or enlarge the disk; `autophagy store gc` finds what no run needs, and "
+            "with --delete removes it a day later"
+        )
         return Finding("problem", "storage", f"{storage.uri}: {free / 1e9:.1f} GB free", remedy)
     return storage_finding(storage.uri, speeds)
 
@@ -136,6 +142,32 @@ def exercise(storage: Storage) -> tuple[float, float]:
     finally:
         storage.discard(folder)
     return PROBE_BYTES / 1e6 / (written - start), PROBE_BYTES / 1e6 / (read - written)
+
+
+# Who may read what
+
+
+def check_rights(storage: Storage | None, tracking: str | None) -> Iterator[Finding]:
+    """A note for each of the store and the database of runs that other users of this machine may read."""
+    if storage and storage.local and (who := readers(storage.root)):
+        remedy = f"`chmod 700 {storage.root}`, unless it is theirs too"
+        yield Finding("note", "storage", f"{storage.uri}: {who} may read it, and so all images", remedy)
+    kind, _, database = (tracking or "").partition(":///")
+    if kind == "sqlite" and (who := readers(database)):
+        yield Finding("note", "tracking", f"{database}: {who} may read it", f"`chmod 600 {database}`")
+
+
+def check_token() -> Iterator[Finding]:
+    """Whether others may read Ray's token, or might until now: where it is ours, they may no more."""
+    token = token_file()
+    if token is None or not (who := readers(token)):
+        return
+    guard_token()
+    if left := readers(token):
+        yield Finding("problem", "token", f"{token}: {left} may read it and so run code as you", f"chmod 600 {token}")
+    else:
+        remedy = f"if they are strangers, `rm {token}`, `ray get-auth-token --generate`, and start Ray again"
+        yield Finding("note", "token", f"{token}: {who} might read it until now; it is closed to them", remedy)
 
 
 # The tracking server

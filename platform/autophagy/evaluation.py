@@ -39,7 +39,8 @@ def evaluate(job: Job) -> None:
     """
     config, seed = job.config, job.config["seed"]
     k, num_samples = config["metrics"]["k"], config["metrics"]["num_samples"]
-    reference = _first(job.inputs["score"], "held_out", num_samples)
+    sizes = job.inputs["real"].info["sizes"]
+    reference = _first(job.inputs["score"], "held_out", min(num_samples, sizes["held_out"]))
     synthetic = _first(job.inputs["generated"], "images", num_samples)
     kept, num_candidates = _kept(job)
     training_scores = _training_scores(job, kept)
@@ -59,7 +60,7 @@ def evaluate(job: Job) -> None:
             training_generation=origin_generation(kept),
             training_label=to_numpy(training_scores, LABEL),
             new_classes=job.config.get("new_classes", ()),
-            reference_label=_held_out_classes(job, num_samples),
+            reference_label=_held_out_classes(job, len(reference[FEATURES])),
             reference_confidence=reference[CONFIDENCE],
             num_candidates=num_candidates,
             num_kept=len(kept),
@@ -73,15 +74,28 @@ def evaluate(job: Job) -> None:
         values["entropy"] = knn_entropy(training[rows])
     first = _first(job.inputs["first"], "images", num_samples)
     values["total_variance"] = values["feature_variance"] / max(total_variance(first[FEATURES]), 1e-12)
-    real = _first(job.inputs["score"], "train", num_samples)
+    real = _first(job.inputs["score"], "train", min(num_samples, sizes["train"]))
     values |= real_vs_real(real[FEATURES], reference[FEATURES], k, seed)
     job.attempt.write_json(METRICS_FILE, {n: None if np.isnan(v) else float(v) for n, v in values.items()})
 
 
 def _first(artifact: Artifact, part: str, count: int) -> dict[str, np.ndarray]:
     """Scores of the first `count` images of a part, by column."""
-    table = artifact.read_table(part, columns=[SAMPLE_ID, LABEL, FEATURES, CONFIDENCE]).sort_by(SAMPLE_ID)
-    return {name: to_numpy(table.slice(0, count), name) for name in (LABEL, FEATURES, CONFIDENCE)}
+    table = _first_rows(artifact, part, [LABEL, FEATURES, CONFIDENCE], count)
+    return {name: to_numpy(table, name) for name in (LABEL, FEATURES, CONFIDENCE)}
+
+
+def _first_rows(artifact: Artifact, part: str, columns: list[str], count: int) -> pa.Table:
+    """Columns of the first `count` images of a part.
+
+    Raises:
+        RuntimeError: it has fewer: a metric of fewer images is another number.
+    """
+    table = artifact.read_table(part, columns=[SAMPLE_ID, *columns]).sort_by(SAMPLE_ID).slice(0, count)
+    if table.num_rows < count:
+        what = f"{artifact.stage} {artifact.key}: {part}"
+        raise RuntimeError(f"{what} has {table.num_rows} images of {count}; `autophagy store verify` looks for damage")
+    return table
 
 
 def _kept(job: Job) -> tuple[np.ndarray, int]:
@@ -105,8 +119,7 @@ def _training_scores(job: Job, kept: np.ndarray) -> pa.Table:
 
 def _held_out_classes(job: Job, count: int) -> np.ndarray:
     """Classes of the reference as the data know them, whatever the loop was told."""
-    table = job.inputs["real"].read_table("images/held_out", columns=[SAMPLE_ID, LABEL]).sort_by(SAMPLE_ID)
-    return to_numpy(table.slice(0, count), LABEL)
+    return to_numpy(_first_rows(job.inputs["real"], "images/held_out", [LABEL], count), LABEL)
 
 
 def _latents(job: Job, count: int) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -114,8 +127,7 @@ def _latents(job: Job, count: int) -> tuple[np.ndarray | None, np.ndarray | None
     if "probe" not in job.inputs:
         return None, None
     # A selector that reads latents has those of all candidates written.
-    table = job.inputs["generated"].read_table("latents").sort_by(SAMPLE_ID).slice(0, count)
-    latent = to_numpy(table, LATENT).astype(np.float32)
+    latent = to_numpy(_first_rows(job.inputs["generated"], "latents", [LATENT], count), LATENT).astype(np.float32)
     return latent, read_probe(job.inputs["probe"]).parts[0].probabilities(latent).argmax(axis=1)
 
 

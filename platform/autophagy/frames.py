@@ -22,13 +22,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import yaml
+from pydantic import BaseModel
 
 from autophagy.config import Experiment, flatten, parse
-from autophagy.loop import EXPERIMENT, RECORDS, read_records
+from autophagy.loop import RECORDS, read_records
 from autophagy.metrics import METRICS
 from autophagy.outcomes import read_outcomes
 from autophagy.records import GenerationRecord, UserError
+from autophagy.run_files import read_back, read_experiment
 from autophagy.storage import at_once
 from autophagy.store import StageStore
 from autophagy.tracking import check_tracking_uri, mlflow_environment
@@ -53,6 +54,25 @@ _MLFLOW_ENVIRONMENT = {  # a server that is away is reported within seconds
 }
 
 
+logger = logging.getLogger(__name__)
+
+
+class PlannedLoop(BaseModel):
+    """One loop of a sweep as `loops.json` has it."""
+
+    run: str
+    arm: str
+    labels: dict[str, str]
+
+
+class LoopTable(BaseModel):
+    """`loops.json`: what a sweep is about, and its loops."""
+
+    question: str = ""
+    axes: list[str] = []
+    loops: list[PlannedLoop]
+
+
 @dataclass(frozen=True)
 class Loop:
     """One loop as it is recorded somewhere."""
@@ -68,13 +88,13 @@ class Loop:
 
 
 def runs_frame(store: StageStore, names: Iterable[str] | None = None) -> pd.DataFrame:
-    """Loops by the names of their run folders; all that have records for None.
+    """Loops by the names of their run folders; for None all that have records and can be read.
 
     Raises:
         UserError: there is no such loop in the store, or its experiment.yaml cannot be read.
     """
     if names is None:
-        return loops_frame(filter(None, at_once(partial(_read_loop, store), store.run_names())))
+        return loops_frame(filter(None, at_once(partial(_loop_or_warning, store), store.run_names())))
     names = list(dict.fromkeys(names))
     loops = at_once(partial(_read_loop, store), names)
     missing = [name for name, loop in zip(names, loops, strict=True) if loop is None]
@@ -87,20 +107,28 @@ def sweep_frame(store: StageStore, name: str) -> pd.DataFrame:
     """The loops of a sweep, as far as they have come, with its axes; a loop without a finished generation has no row.
 
     Raises:
-        UserError: there is no such sweep in the store.
+        UserError: there is no such sweep in the store, or its loops.json cannot be read.
     """
-    saved = store.read_run_file(name, LOOPS)
-    if saved is None:
-        raise UserError(f"sweep = {name}: no {LOOPS} in {store.uri}/runs/{name}; give the name of a sweep that was run")
+    table = read_loops(store, name)
+    if table is None:
+        raise UserError(
+            f"sweep = {name}: no {LOOPS} to be read in {store.uri}/runs/{name}; give the name of a sweep that was run, "
+            "or run it again"
+        )
     outcomes = read_outcomes(store, name)
 
-    def loop(entry: Mapping[str, Any]) -> Loop | None:
-        outcome = outcomes.get(entry["run"])
-        told = {"sweep": name, "arm": entry["arm"], "labels": entry["labels"]}
+    def loop(planned: PlannedLoop) -> Loop | None:
+        outcome = outcomes.get(planned.run)
+        told = {"sweep": name, "arm": planned.arm, "labels": planned.labels}
         ended = {"state": outcome.state, "why": outcome.why} if outcome else {}
-        return _read_loop(store, entry["run"], **told, **ended)
+        return _loop_or_warning(store, planned.run, **told, **ended)
 
-    return loops_frame(filter(None, at_once(loop, json.loads(saved)["loops"])))
+    return loops_frame(filter(None, at_once(loop, table.loops)))
+
+
+def read_loops(store: StageStore, sweep: str) -> LoopTable | None:
+    """The loops that a sweep has planned; None if there is no such sweep, or its loops.json is damaged."""
+    return read_back(store, sweep, LOOPS, lambda data: LoopTable.model_validate(json.loads(data)))
 
 
 def mlflow_frame(tracking_uri: str, experiment: str) -> pd.DataFrame:
@@ -131,11 +159,17 @@ def mlflow_frame(tracking_uri: str, experiment: str) -> pd.DataFrame:
 
 def _read_loop(store: StageStore, name: str, **told: Any) -> Loop | None:
     """A loop by its run folder; None if that holds none."""
-    saved = store.read_run_file(name, EXPERIMENT)
-    if saved is None:
+    experiment = read_experiment(store, name)
+    return None if experiment is None else Loop(name, experiment, read_records(name, store), **told)
+
+
+def _loop_or_warning(store: StageStore, name: str, **told: Any) -> Loop | None:
+    """A loop of many: one that cannot be read is said, and left out."""
+    try:
+        return _read_loop(store, name, **told)
+    except UserError as error:
+        logger.warning("left out: %s", error)
         return None
-    # Parsed, so that a field which a run did not know yet has the default that it ran with.
-    return Loop(name, parse(yaml.safe_load(saved)), read_records(name, store), **told)
 
 
 def _tracked_runs(client: MlflowClient, experiment: str) -> list[Run]:

@@ -12,11 +12,12 @@ from autophagy.cluster import most_waiting, num_cpus, start_ray, waiting_room
 from autophagy.comparison import comparison_table
 from autophagy.frames import LOOPS, sweep_frame
 from autophagy.graph import Generation
-from autophagy.loop import CURVES, check_run, checked_plan, is_finished, read_records, run_loop
+from autophagy.loop import CURVES, check_run, checked_plan, claim_stages, is_finished, read_records, run_loop
 from autophagy.outcomes import Outcome, read_outcomes, write_outcomes
 from autophagy.pictures import collapse_curves
 from autophagy.planning import plan_sweep
 from autophagy.records import GenerationRecord
+from autophagy.run_files import read_back
 from autophagy.stages import Stage
 from autophagy.storage import at_once
 from autophagy.store import StageStore
@@ -24,6 +25,7 @@ from autophagy.sweep_config import Loop, Sweep, loops
 from autophagy.sweep_progress import SweepProgress
 from autophagy.sweep_tracking import SweepTracker, child_tags
 from autophagy.tracking import make_tracker
+from autophagy.yaml_text import read_yaml
 
 if TYPE_CHECKING:
     import ray
@@ -95,8 +97,9 @@ def claim(sweep: Sweep, planned: Sequence[Loop], store: StageStore) -> None:
 
 def earlier_outcomes(sweep: Sweep, planned: Sequence[Loop], plans: Plans, store: StageStore) -> dict[str, Outcome]:
     """What has become of the loops before: done; or stopped, if the rules are the same; else they go on."""
-    saved = yaml.safe_load(store.read_run_file(sweep.name, SWEEP) or b"{}")
-    same_rules = saved.get("stopping") == sweep.stopping.model_dump(mode="json")
+    saved = read_back(store, sweep.name, SWEEP, lambda data: read_yaml(data, SWEEP))
+    rules = saved.get("stopping") if isinstance(saved, dict) else None
+    same_rules = rules == sweep.stopping.model_dump(mode="json")
     before = read_outcomes(store, sweep.name)
 
     def of(loop: Loop) -> Outcome:
@@ -120,6 +123,8 @@ def run_loops(
     """What loops share first, then the loops."""
     from autophagy.trials import Setting, run_trials
 
+    # Loops claim their own when they begin; what they share is computed before.
+    claim_stages(sweep.name, plans.values(), store)
     start_ray()
     concurrent = sweep.max_concurrent or num_concurrent(left)
     warm([plans[loop.run][0] for loop in left], store, concurrent, progress)

@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from autophagy.versions import installed
 
 PACKAGES = ("autophagy", "torch", "diffusers", "ray", "numpy", "scikit-learn")
 
@@ -15,11 +16,7 @@ PACKAGES = ("autophagy", "torch", "diffusers", "ray", "numpy", "scikit-learn")
 def code_tags() -> dict[str, str]:
     """Tags git.commit, git.dirty (of a checkout, or as the job was told), ray.submission_id, version.<package>."""
     tags = {"version.python": sys.version.split()[0]}
-    for package in PACKAGES:
-        try:
-            tags[f"version.{package}"] = version(package)
-        except PackageNotFoundError:  # run from a source tree that is on the path, not installed
-            continue
+    tags |= {f"version.{package}": version for package, version in installed(PACKAGES).items()}
     commit, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
     if commit is not None and status is not None:
         tags |= {"git.commit": commit, "git.dirty": str(bool(status)).lower()}

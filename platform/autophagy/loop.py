@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from autophagy.cluster import in_worker
-from autophagy.config import CLUSTERED, Experiment, flatten, parse
+from autophagy.config import CLUSTERED, Experiment, flatten
 from autophagy.data import split_sizes, to_numpy
 from autophagy.evaluation import read_metrics
 from autophagy.features import check_available
@@ -22,10 +22,12 @@ from autophagy.graph import Generation, plan_loop
 from autophagy.lineage import code_tags
 from autophagy.progress import Progress, Silent
 from autophagy.records import IMAGE, SAMPLE_ID, GenerationRecord, RunInfo, Tracker, UserError, sample_ids
+from autophagy.run_files import EXPERIMENT, decode_records, read_back, read_experiment
 from autophagy.store import Artifact, StageStore
 from autophagy.tracking import NullTracker
+from autophagy.versions import warn_of_others
 
-RECORDS, EXPERIMENT, STAGES = "records.jsonl", "experiment.yaml", "stages.json"
+RECORDS, STAGES = "records.jsonl", "stages.json"
 CURVES, SAMPLES, DRAWN = "collapse_curves.png", "samples.png", "pictures.txt"
 GRID_COLUMNS = 16
 
@@ -52,16 +54,21 @@ def run_loop(
     """
     tracker, progress = tracker or NullTracker(), progress or Silent()
     generations = checked_plan(experiment)
-    check_run(experiment, store)
-    real = progress.follow(generations[0]["real"], store)
-    check_real(experiment, real)
     claim_run(experiment, store, generations)
+    try:
+        real = progress.follow(generations[0]["real"], store)
+        check_real(experiment, real)
+    except UserError:
+        withdraw_run(experiment, store)  # once mended, it is another experiment
+        raise
     tracker.start(run_info(experiment, real))
 
     records: list[GenerationRecord] = []
+    warned = False
     try:
         for k, stages in enumerate(generations):
             artifacts = {name: progress.follow(stage, store) for name, stage in stages.items()}
+            warned = warned or warn_of_others(experiment.name, [found.manifest for found in artifacts.values()])
             records.append(record(k, artifacts))
             keep_records(experiment.name, store, records)
             tracker.log(records)
@@ -120,14 +127,8 @@ def check_machine(experiment: Experiment) -> None:
 
 def check_run(experiment: Experiment, store: StageStore) -> None:
     """Raise a UserError if the run folder belongs to another experiment; one with more generations is no other."""
-    saved = store.read_run_file(experiment.name, EXPERIMENT)
-    if saved is None:
-        return
-    try:
-        same = parse(yaml.safe_load(saved)).digest == experiment.digest
-    except (UserError, yaml.YAMLError):
-        same = False
-    if not same:
+    saved = read_experiment(store, experiment.name)
+    if saved is not None and saved.digest != experiment.digest:
         raise UserError(
             f"name = {experiment.name}: its run folder holds another experiment; "
             f"give this one its own name (--name), or remove {store.run_path(experiment.name)}"
@@ -172,11 +173,30 @@ def check_schedule(experiment: Experiment, num_classes: int) -> None:
 
 
 def claim_run(experiment: Experiment, store: StageStore, generations: Sequence[Generation]) -> None:
-    """Write `experiment.yaml`, and `stages.json` for garbage collection to spare these stages."""
+    """Take the run folder before anything is computed, and the stages, for garbage collection to spare them.
+
+    Raises:
+        UserError: the folder is another experiment's, perhaps since this very moment.
+    """
     values = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
-    store.write_run_file(experiment.name, EXPERIMENT, f"# digest {experiment.digest}\n{values}".encode())
-    in_use = [[stage.name, stage.key] for stages in generations for stage in stages.values()]
-    store.write_run_file(experiment.name, STAGES, json.dumps(in_use).encode())
+    content = f"# digest {experiment.digest}\n{values}".encode()
+    if not store.create_run_file(experiment.name, EXPERIMENT, content):
+        check_run(experiment, store)
+        store.write_run_file(experiment.name, EXPERIMENT, content)  # it may have more generations now
+    check_run(experiment, store)
+    claim_stages(experiment.name, [generations], store)
+
+
+def claim_stages(name: str, loops: Iterable[Sequence[Generation]], store: StageStore) -> None:
+    """Write `stages.json` of a run or a sweep: garbage collection spares these stages, finished or not."""
+    in_use = {(stage.name, stage.key) for loop in loops for stages in loop for stage in stages.values()}
+    store.write_run_file(name, STAGES, json.dumps(sorted(in_use)).encode())
+
+
+def withdraw_run(experiment: Experiment, store: StageStore) -> None:
+    """Give the run folder of an experiment back that cannot run, if nothing was recorded in it."""
+    if not store.read_run_file(experiment.name, RECORDS):
+        store.remove_run_files(experiment.name, (EXPERIMENT, STAGES))
 
 
 def is_finished(experiment: Experiment, generations: Sequence[Generation], store: StageStore) -> bool:
@@ -195,15 +215,20 @@ def drawing_mark(records: Sequence[GenerationRecord]) -> bytes:
 def keep_records(name: str, store: StageStore, records: Sequence[GenerationRecord]) -> None:
     """Write `records.jsonl`, unless it holds these records already and perhaps more."""
     lines = [json.dumps(r.to_json()).encode() + b"\n" for r in records]
-    saved = (store.read_run_file(name, RECORDS) or b"").splitlines(keepends=True)
+    saved = read_back(store, name, RECORDS, _whole_lines) or []
     if saved[: len(lines)] != lines:
         store.write_run_file(name, RECORDS, b"".join(lines))
 
 
 def read_records(name: str, store: StageStore) -> list[GenerationRecord]:
     """The records of a run so far, oldest first."""
-    lines = (store.read_run_file(name, RECORDS) or b"").splitlines()
-    return [GenerationRecord.from_json(json.loads(line)) for line in lines]
+    return read_back(store, name, RECORDS, decode_records) or []
+
+
+def _whole_lines(data: bytes) -> list[bytes]:
+    """The lines of a `records.jsonl` as they are, if all of them can be read."""
+    decode_records(data)
+    return data.splitlines(keepends=True)
 
 
 def draw(

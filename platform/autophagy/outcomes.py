@@ -6,8 +6,11 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
+from pydantic import TypeAdapter
+
+from autophagy.run_files import read_back
 from autophagy.store import StageStore
 
 OUTCOMES = "outcomes.json"
@@ -31,8 +34,16 @@ class Outcome:
 
 def read_outcomes(store: StageStore, sweep: str) -> dict[str, Outcome]:
     """Outcomes by run; empty for a sweep that was never run."""
-    saved = json.loads(store.read_run_file(sweep, OUTCOMES) or b"{}")
-    return {run: Outcome(**values) for run, values in saved.items()}
+    return read_back(store, sweep, OUTCOMES, _decode) or {}
+
+
+def _decode(data: bytes) -> dict[str, Outcome]:
+    """Outcomes by run; what a newer version has besides is left out, and a state of its own is none to stay in."""
+    saved = TypeAdapter(dict[str, dict[str, Any]]).validate_python(json.loads(data))
+    for values in saved.values():
+        if values.get("state") not in get_args(State):
+            values["state"] = Outcome.state
+    return TypeAdapter(dict[str, Outcome]).validate_python(saved)
 
 
 def write_outcomes(store: StageStore, sweep: str, outcomes: Mapping[str, Outcome]) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
 
+from autophagy.printing import plain, say
 from autophagy.records import GenerationRecord
 from autophagy.stages import Stage, seconds
 from autophagy.store import Artifact, StageStore
@@ -56,27 +57,27 @@ class ConsoleProgress:
         start = time.monotonic()
 
         def line() -> Spinner:
-            return Spinner("dots", f" {what} ... {time.monotonic() - start:.0f}{about} s")
+            return Spinner("dots", plain(f" {what} ... {time.monotonic() - start:.0f}{about} s"))
 
         with Live(get_renderable=line, console=self.console, refresh_per_second=4, transient=True):
             artifact = stage.ensure(store, wait=self._say)
         self.computed += 1
         if not self.console.is_terminal:
-            self.console.print(f"{what}: {time.monotonic() - start:.1f} s", highlight=False)
+            say(self.console, f"{what}: {time.monotonic() - start:.1f} s")
         return artifact
 
     def generation(self, record: GenerationRecord) -> None:
         """A table row; the header goes with the first."""
         if not self.header_shown:
             names = "".join(f"{name:>{_width(name)}}" for name in COLUMNS)
-            self.console.print(f"[bold]generation{names} seconds[/bold]", highlight=False)
+            say(self.console, (f"generation{names} seconds", "bold"))
             self.header_shown = True
         values = "".join(f"{_short(record.metrics.get(name, math.nan)):>{_width(name)}}" for name in COLUMNS)
         took = sum(record.seconds.values())
-        self.console.print(f"{record.generation:>10}{values}{took:>8.1f}", highlight=False)
+        say(self.console, f"{record.generation:>10}{values}{took:>8.1f}")
 
     def _say(self, message: str) -> None:
-        self.console.print(message, style="dim", highlight=False)
+        say(self.console, (message, "dim"))
 
 
 def _short(value: float) -> str:

@@ -29,6 +29,7 @@ from autophagy.records import (
 )
 from autophagy.scoring import Scorer
 from autophagy.stages import Job, once, stream
+from autophagy.store import NUM_FILES
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
@@ -135,12 +136,12 @@ def load_denoisers(job: Job) -> Denoisers:
 
 @dataclass(frozen=True)
 class ScoreAndWrite:
-    """Scores the images of one shard and writes them; only the shard's number goes on to the driver."""
+    """Scores the images of one shard and writes them; only a number goes on to the driver."""
 
     job: Job
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """One shard's sample_id, label and image in, its number out."""
+        """One shard's sample_id, label and image in, the number of files written out."""
         job = self.job
         ids, label = batch[SAMPLE_ID], batch[LABEL]
         scores = once(f"scorer {job.key}", lambda: Scorer(job)).score(batch[IMAGE], ids, label)
@@ -157,9 +158,8 @@ class ScoreAndWrite:
         # The last shard is made and scored whole, and cut here: no number may depend on how many were asked for.
         count = int(job.count or 0)
         job.attempt.write_table(image_file(shard), pa.table(columns).slice(0, count - start))
-        wanted = count if job.config.get("all_latents") else min(count, job.config["num_latents"])
-        scores.write_latents(job.attempt, latent_file(shard), ids, wanted - start)
-        return {"shard": np.array([shard])}
+        latents = scores.write_latents(job.attempt, latent_file(shard), ids, num_latents(job) - start)
+        return {"files": np.array([1 + latents])}
 
 
 def image_file(shard: int) -> str:
@@ -172,6 +172,12 @@ def latent_file(shard: int) -> str:
     return f"latents/shard-{shard:06d}.parquet"
 
 
+def num_latents(job: Job) -> int:
+    """How many of the first images latents are written of."""
+    count = int(job.count or 0)
+    return count if job.config.get("all_latents") else min(count, job.config["num_latents"])
+
+
 def generate(job: Job) -> dict[str, Any]:
     """Builder of a `generate` stage: images with latents, confidence and features, written once as they stream by.
 
@@ -179,26 +185,29 @@ def generate(job: Job) -> dict[str, Any]:
     `network`. What another request of the same model has made is taken over.
     """
     count, size = int(job.count or 0), job.config["generation"]["shard_size"]
-    taken = _take_over(job, count, size)
+    taken, copied = _take_over(job, count, size)
     shards = [{"start": start} for start in range(taken * size, count, size)]
-    done = sum(1 for _ in stream(job, shards, Sampler, ScoreAndWrite))
-    if done != len(shards):
-        raise RuntimeError(f"generate: {done} of {len(shards)} shards came back")
-    return {"num_images": count, "taken_over": taken}
+    written = [int(row["files"]) for row in stream(job, shards, Sampler, ScoreAndWrite)]
+    if len(written) != len(shards):
+        raise RuntimeError(f"generate: {len(written)} of {len(shards)} shards came back")
+    return {"num_images": count, "taken_over": taken, NUM_FILES: copied + sum(written)}
 
 
-def _take_over(job: Job, count: int, size: int) -> int:
-    """Copy the whole shards that another request of the same model has made; returns how many leading ones."""
+def _take_over(job: Job, count: int, size: int) -> tuple[int, int]:
+    """Copy the whole shards that another request of the same model has made: how many leading ones, and files."""
     base = job.key.rsplit("-", 1)[0]
     others = job.store.siblings("generate", base + "-")
     artifact = job.store.open("generate", max(others)) if others else None
     if artifact is None:
-        return 0
-    whole = min(count, artifact.info["num_images"]) // size
+        return 0, 0
+    whole, copied = min(count, artifact.info["num_images"]) // size, 0
     for shard in range(whole):
-        for name in (image_file(shard), latent_file(shard)):
-            if name in artifact.files():
-                if job.store.storage.checksum(artifact.file(name)) != artifact.manifest["files"][name]["blake2b"]:
-                    return shard  # damaged since it was made: from here on all is made anew
-                job.attempt.write_bytes(name, artifact.read_bytes(name))
-    return whole
+        names = [image_file(shard)]
+        if "probe" in job.inputs and shard * size < num_latents(job):
+            names.append(latent_file(shard))
+        if not all(map(artifact.is_whole, names)):
+            return shard, copied  # damaged since it was made: from here on all is made anew
+        for name in names:
+            job.attempt.write_bytes(name, artifact.read_bytes(name))
+        copied += len(names)
+    return whole, copied

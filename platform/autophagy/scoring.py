@@ -31,7 +31,7 @@ from autophagy.records import (
     seed_for,
 )
 from autophagy.stages import Job, once, stream
-from autophagy.store import Artifact, Attempt
+from autophagy.store import NUM_FILES, Artifact, Attempt
 
 PROBE_FILE = "probe.safetensors"
 PROBE_COMPARISON = 3000  # real images that timesteps and penalties are compared on
@@ -57,11 +57,14 @@ class Scores:
         }
         return columns if self.denoising_error is None else columns | {DENOISING_ERROR: pa.array(self.denoising_error)}
 
-    def write_latents(self, attempt: Attempt, name: str, ids: np.ndarray, count: int) -> None:
-        """Write the latents of the first `count` images to a file of their own: they are heavy."""
-        if self.latent is not None and count > 0:
-            table = pa.table({SAMPLE_ID: pa.array(ids), LATENT: tensor_column(self.latent.astype(np.float16))})
-            attempt.write_table(name, table.slice(0, count))
+    def write_latents(self, attempt: Attempt, name: str, ids: np.ndarray, count: int) -> int:
+        """Write the latents of the first `count` images to a file of their own: they are heavy. Returns how many files
+        that takes: one or, without a probe or images, none."""
+        if self.latent is None or count <= 0:
+            return 0
+        table = pa.table({SAMPLE_ID: pa.array(ids), LATENT: tensor_column(self.latent.astype(np.float16))})
+        attempt.write_table(name, table.slice(0, count))
+        return 1
 
 
 class Scorer:
@@ -119,7 +122,7 @@ class ScoreReal:
     job: Job
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """One shard {split, start, count} in, its number of images out."""
+        """One shard {split, start, count} in, its number of images and of files out."""
         job, split = self.job, str(batch["split"][0])
         start, count = int(batch["start"][0]), int(batch["count"][0])
         images, label, ids = real_images(job.inputs, split, start, count)
@@ -135,11 +138,11 @@ class ScoreReal:
         wanted = job.config["num_latents"] if split == "held_out" else 0
         if job.config.get("all_latents"):
             wanted = start + count
-        scores.write_latents(job.attempt, f"latents/{split}/shard-{start:09d}.parquet", ids, wanted - start)
-        return {"count": np.array([count])}
+        latents = scores.write_latents(job.attempt, f"latents/{split}/shard-{start:09d}.parquet", ids, wanted - start)
+        return {"count": np.array([count]), "files": np.array([1 + latents])}
 
 
-def score_real(job: Job) -> None:
+def score_real(job: Job) -> dict[str, Any]:
     """Builder of the `score` stage: features and confidence of the real images. Inputs as for `generate`."""
     sizes = job.inputs["real"].info["sizes"]
     size = job.config["shard_size"]
@@ -149,8 +152,11 @@ def score_real(job: Job) -> None:
         if split != "fresh" or job.config.get("fresh")
         for start in range(0, count, size)
     ]
-    for _ in stream(job, shards, ScoreReal):
-        pass
+    done = list(stream(job, shards, ScoreReal))
+    count, wanted = sum(int(row["count"]) for row in done), sum(int(str(shard["count"])) for shard in shards)
+    if count != wanted:
+        raise RuntimeError(f"score: {count} of {wanted} images came back")
+    return {NUM_FILES: sum(int(row["files"]) for row in done)}
 
 
 class Encoder:

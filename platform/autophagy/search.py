@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from ray.tune.experiment import Trial
 from ray.tune.search.optuna import OptunaSearch
 
 from autophagy.cluster import start_ray, waiting_room
-from autophagy.frames import LOOPS
+from autophagy.frames import read_loops
 from autophagy.graph import plan_loop
 from autophagy.grid import checked, claim, compare, log_what_is_missing, num_concurrent, run_loops
 from autophagy.loop import is_finished, read_records, run_loop
@@ -224,8 +223,9 @@ def corners(sweep: Sweep) -> list[Point]:
 
 def finished_points(sweep: Sweep, store: StageStore) -> list[Point]:
     """Points of an earlier run of this search whose loops are all done."""
-    saved = json.loads(store.read_run_file(sweep.name, LOOPS) or b'{"loops": []}')
-    points = [entry["labels"] for entry in saved["loops"] if entry["labels"].keys() == sweep.axes.keys()]
+    table = read_loops(store, sweep.name)
+    earlier = [planned.labels for planned in table.loops] if table else []
+    points = [labels for labels in earlier if labels.keys() == sweep.axes.keys()]
     distinct = [dict(point) for point in dict.fromkeys(tuple(point.items()) for point in points)]
     known = [point for point in distinct if _is_of(sweep, point)]
     return [p for p in known if all(outcome_of(x, store).state == "done" for x in loops_at(sweep, p))]
@@ -234,11 +234,19 @@ def finished_points(sweep: Sweep, store: StageStore) -> list[Point]:
 def _is_of(sweep: Sweep, point: Point) -> bool:
     """Whether the axes still have such a point."""
     return all(
-        axis.low <= float(point[name]) <= axis.high
+        axis.low <= _number(point[name]) <= axis.high
         if isinstance(axis, Range)
         else point[name] in dict(choices(name, axis))
         for name, axis in sweep.axes.items()
     )
+
+
+def _number(label: str) -> float:
+    """NaN for the label of an axis that was no range then."""
+    try:
+        return float(label)
+    except ValueError:
+        return math.nan
 
 
 def outcome_of(loop: Loop, store: StageStore) -> Outcome:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import math
 import os
 import struct
@@ -18,14 +17,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.fs
+import pyarrow.parquet
 
-from autophagy.records import UserError, digest
+from autophagy.arrow_source import IMAGE_NAMES, LABEL_NAMES, Encoded, Part, Source, pick, pick_image, read_batches
+from autophagy.limits import check_numpy, is_below, read_at_most
+from autophagy.records import UserError, digest, shown
+from autophagy.tables import unreadable, unreadable_files
 
 _FORMS = {
     "digits": "digits",
@@ -44,31 +48,8 @@ _SUFFIXES = {
     "parquet": (".parquet",),
     "hf": ("",),
 }
-_IMAGE_NAMES = ("image", "images", "img", "x", "x_train")
-_LABEL_NAMES = ("label", "labels", "fine_label", "y", "y_train")
 _BATCH_ROWS = 1024
 _HASHED_BYTES = 256 << 20  # more than this is named by sizes and times, not read at every plan
-
-
-class Encoded(NamedTuple):
-    """One image as its file's bytes (PNG, JPEG ...)."""
-
-    name: str  # for messages
-    data: bytes
-
-
-class Part(NamedTuple):
-    """Some consecutive images of a source, as they come."""
-
-    images: np.ndarray | list[Encoded]
-    labels: Sequence[Any] | np.ndarray | None  # one an image
-
-
-class Source(NamedTuple):
-    """A source opened for reading."""
-
-    parts: Iterable[Part]
-    class_names: Sequence[str] | None  # by label, where the source knows them
 
 
 def open_source(source: str) -> Source:
@@ -83,7 +64,7 @@ def open_source(source: str) -> Source:
             `npz:FILE`: images under image, images, img, x or x_train; labels, if any, under label, labels,
                 fine_label, y or y_train.
             `parquet:URI`: a file or folder with columns of the same names; images are fixed-shape tensors,
-                or encoded (PNG, JPEG ...) as binary or as struct{bytes}.
+                or encoded (PNG, JPEG ...) as binary or as struct{bytes, path}, the path below the same folder.
             `hf:NAME[@REVISION][:SPLIT]`: a dataset of the Hugging Face hub, or a local folder that `datasets`
                 can load; the split is `train` unless said.
 
@@ -129,13 +110,15 @@ def naming(source: str) -> Iterator[None]:
     """Turn what goes wrong with a source into one line that names it."""
     try:
         yield
-    except (UserError, OSError, ImportError, pa.ArrowException) as error:
+    except (UserError, OSError, ImportError, MemoryError, pa.ArrowException) as error:
         remedy = "; check the path, and that its files are whole"
         if isinstance(error, ImportError):
             remedy = "; run `pip install autophagy[hf]`, or use a local copy as folder:DIR or parquet:FILE"
+        elif isinstance(error, MemoryError):
+            remedy = "; it needs more memory than there is: take a part of it, or a larger machine"
         elif isinstance(error, UserError):
             remedy = ""
-        raise UserError(f"data.source = {source!r}: {one_line(error)}{remedy}") from error
+        raise UserError(f"data.source = {shown(source)}: {one_line(error)}{remedy}") from error
 
 
 def one_line(error: Exception) -> str:
@@ -166,9 +149,13 @@ class _Files:
     infos: dict[str, pa.fs.FileInfo]  # by path relative to the source
     is_folder: bool
 
+    def open(self, name: str, compression: str | None = None) -> IO[bytes]:
+        """A file as a stream of bytes."""
+        return self.system.open_input_stream(self.infos[name].path, compression=compression)
+
     def read(self, name: str) -> bytes:
-        """The bytes of a file, decompressed if its name ends in .gz."""
-        with self.system.open_input_stream(self.infos[name].path) as stream:
+        """The bytes of a file."""
+        with self.open(name) as stream:
             return stream.read()
 
 
@@ -187,16 +174,35 @@ def _find_files(kind: str, place: str) -> _Files:
         raise UserError("no such file or folder; correct the path")
     if top.type == pa.fs.FileType.File:
         return _Files(system, {top.base_name: top}, is_folder=False)
+    if top.type != pa.fs.FileType.Directory:
+        raise UserError("is neither a file nor a folder, but a device or the like; correct the path")
     found = {}
     for info in system.get_file_info(pa.fs.FileSelector(path, recursive=True)):
         name = os.path.relpath(info.path, path)
         hidden = any(part.startswith(".") for part in name.split("/"))
+        # Devices and pipes have a type of their own.
         if info.type == pa.fs.FileType.File and not hidden and name.lower().endswith(_SUFFIXES[kind]):
             found[name] = info
+    if isinstance(system, pa.fs.LocalFileSystem):
+        _check_links(path, found)
     if not found:
         wanted = ", ".join(f"*{suffix}" for suffix in _SUFFIXES[kind])
         raise UserError(f"no files {wanted} in this folder; correct the path")
     return _Files(system, dict(sorted(found.items())), is_folder=True)
+
+
+def _check_links(folder: str, names: Iterable[str]) -> None:
+    """Raise UserError if one of these files, by path relative to the folder, lies elsewhere."""
+    below: dict[str, bool] = {}  # by folder
+    for name in names:
+        path = os.path.join(folder, name)
+        parent = os.path.dirname(path)
+        if parent not in below:
+            below[parent] = is_below(parent, folder)
+        if not below[parent] or (os.path.islink(path) and not is_below(path, folder)):
+            raise UserError(
+                f"{name} is, or is below, a link that leads out of this folder; copy what it means, or remove it"
+            )
 
 
 def _contents(files: _Files) -> list[list[Any]]:
@@ -240,17 +246,21 @@ def _read_idx(place: str) -> Source:
 def _read_idx_file(files: _Files, stem: str, ndim: int) -> np.ndarray | None:
     """uint8 array of `ndim` axes from an IDX file (magic number, big-endian sizes, data)."""
     candidates = [f"{stem}{mark}idx{ndim}-ubyte{end}" for mark in "-." for end in ("", ".gz")]
-    name = _pick(files.infos, tuple(candidates))
+    name = pick(files.infos, tuple(candidates))
     if name is None:
         return None
-    data = files.read(name)
     start = 4 + 4 * ndim
-    if data[:4] != bytes([0, 0, 8, ndim]) or len(data) < start:
-        raise UserError(f"{name} is not an IDX file of bytes with {ndim} axes; replace it")
-    shape = struct.unpack(f">{ndim}I", data[4:start])
-    if len(data) - start != math.prod(shape):
-        raise UserError(f"{name} has {len(data) - start} bytes of data, not {list(shape)}; replace it")
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    with files.open(name, "gzip" if name.endswith(".gz") else None) as stream:
+        header = read_at_most(stream, start)
+        if header[:4] != bytes([0, 0, 8, ndim]) or len(header) < start:
+            raise UserError(f"{name} is not an IDX file of bytes with {ndim} axes; replace it")
+        shape = struct.unpack(f">{ndim}I", header[4:])
+        size = math.prod(shape)
+        data = read_at_most(stream, size + 1)  # .gz may stand for more than there is memory
+    if len(data) != size:
+        found = len(data) if len(data) < size else "more"
+        raise UserError(f"{name} has {found} bytes of data, not {list(shape)}; replace it")
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def _read_folder(place: str) -> Source:
@@ -273,10 +283,11 @@ def _read_npz(place: str) -> Source:
     if not zipfile.is_zipfile(stream):
         raise UserError("not an NPZ file; write it with np.savez(FILE, image=..., label=...)")
     try:
+        check_numpy(stream)
         arrays = np.load(stream, allow_pickle=False)
         names = list(arrays.keys())
-        labels = _pick(names, _LABEL_NAMES)
-        part = Part(arrays[_pick_image(names)], None if labels is None else arrays[labels])
+        labels = pick(names, LABEL_NAMES)
+        part = Part(arrays[pick_image(names)], None if labels is None else arrays[labels])
     except (ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"an array cannot be read ({one_line(error)}); write it with np.savez") from error
     return Source([part], None)
@@ -286,30 +297,69 @@ def _read_parquet(place: str) -> Source:
     files = _find_files("parquet", place)
     paths = [info.path for info in files.infos.values()]
     table = pa.dataset.dataset(paths, filesystem=files.system, format="parquet")
-    columns = [name for name in table.schema.names if name in _IMAGE_NAMES + _LABEL_NAMES]
-    return _read_batches(table.to_batches(columns=columns, batch_size=_BATCH_ROWS), table.schema)
+    columns = [name for name in table.schema.names if name in IMAGE_NAMES + LABEL_NAMES]
+    if found := unreadable_files(table.get_fragments(), columns):
+        raise UserError(": ".join(found))
+    folder = paths[0].removesuffix(next(iter(files.infos)))
+    folders = [folder] if isinstance(files.system, pa.fs.LocalFileSystem) else []
+    return read_batches(table.to_batches(columns=columns, batch_size=_BATCH_ROWS), table.schema, folders)
 
 
 def _read_hf(place: str) -> Source:
     name, revision, split = _parse_hf(place)
+    folders = []
     if _is_local(name):
         name = os.path.abspath(os.path.expanduser(name))
         _find_files("hf", name)
+        folders = [name]
     import datasets
+    from huggingface_hub.constants import HF_HUB_CACHE
 
     try:
         if any(os.path.exists(os.path.join(name, mark)) for mark in ("state.json", "dataset_dict.json")):
+            _check_hf_files(folders, list(map(str, Path(name).rglob("*.arrow"))))
             data = datasets.load_from_disk(name)
             data = data[split] if isinstance(data, dict) else data
+            _check_hf_files(folders, [file["filename"] for file in data.cache_files])
         else:
-            data = datasets.load_dataset(name, revision=revision, split=split)
+            builder = datasets.load_dataset_builder(name, revision=revision)
+            _check_hf_files(folders, [file for files in (builder.config.data_files or {}).values() for file in files])
+            builder.download_and_prepare()
+            data = builder.as_dataset(split=split)
+    except UserError:
+        raise
     except Exception as error:  # the loaders pass on the errors of a dozen libraries
         raise UserError(
             f"cannot load split {split!r} of {name!r} ({type(error).__name__}: {one_line(error)}); correct "
             "the name, or point at a local copy with hf:/local/folder, folder:DIR or parquet:FILE"
         ) from error
+    # What comes from the hub is kept there.
+    folders = folders or [os.path.join(datasets.config.HF_DATASETS_CACHE, "downloads"), HF_HUB_CACHE]
     batches = data.with_format("arrow").iter(batch_size=_BATCH_ROWS)
-    return _read_batches(batches, data.features.arrow_schema)
+    return read_batches(batches, data.features.arrow_schema, folders)
+
+
+def _check_hf_files(folders: Sequence[str], names: Sequence[str]) -> None:
+    """Raise UserError if files that a local data set names lie elsewhere, or hold what is not read."""
+    for name in names if folders else ():
+        if not is_below(name, folders[0]):
+            raise UserError(f"names a file elsewhere, {shown(name)}; give a folder that has all its files")
+        schema = _schema(name)
+        if schema is not None and (why := unreadable(schema)):
+            raise UserError(f"{name}: {why}")
+
+
+def _schema(path: str) -> pa.Schema | None:
+    """The types in a Parquet or Arrow file; None of another file."""
+    if path.endswith(".parquet"):
+        return pyarrow.parquet.read_schema(path)
+    if not path.endswith(".arrow"):
+        return None
+    with pa.OSFile(path) as file:
+        try:
+            return pa.ipc.open_stream(file).schema
+        except pa.ArrowInvalid:
+            return pa.ipc.open_file(file).schema
 
 
 def _parse_hf(place: str) -> tuple[str, str | None, str]:
@@ -323,70 +373,6 @@ def _parse_hf(place: str) -> tuple[str, str | None, str]:
 
 def _is_local(name: str) -> bool:
     return name.startswith(("/", ".", "~")) or os.path.isdir(name)
-
-
-def _read_batches(batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema) -> Source:
-    """Arrow batches with an image column and maybe a label column."""
-    image, label = _pick_image(schema.names), _pick(schema.names, _LABEL_NAMES)
-    if label is None:
-        return Source(_read_columns(batches, image, None), None)
-    kind = schema.field(label).type
-    if pa.types.is_nested(kind):
-        raise UserError(f"column {label!r} has type {kind}; give class numbers (integers) or names (strings)")
-    # `datasets` leaves the names of its ClassLabel features in the metadata of the schema.
-    info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    names = info.get("info", {}).get("features", {}).get(label, {}).get("names")
-    return Source(_read_columns(batches, image, label), names)
-
-
-def _read_columns(batches: Iterable[pa.RecordBatch | pa.Table], image: str, label: str | None) -> Iterator[Part]:
-    row = 0
-    for batch in batches:
-        if batch.num_rows == 0:
-            continue
-        for name in (image, label):
-            if name is not None and batch.column(name).null_count:
-                raise UserError(f"column {name!r} has empty rows; fill or remove them")
-        yield Part(
-            _column_images(batch.column(image), image, row),
-            None if label is None else batch.column(label).to_pylist(),
-        )
-        row += batch.num_rows
-
-
-def _column_images(column: pa.Array | pa.ChunkedArray, name: str, row: int) -> np.ndarray | list[Encoded]:
-    """The images of one batch; `row` is the number of its first row."""
-    kind = column.type
-    if isinstance(kind, pa.FixedShapeTensorType):
-        chunk = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-        return chunk.to_numpy_ndarray()
-    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-        cells = [_struct_bytes(cell) for cell in column.to_pylist()]
-    elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        cells = column.to_pylist()
-    else:
-        raise UserError(f"column {name!r} has type {kind}; give fixed-shape tensors, or encoded images as binary")
-    return [Encoded(f"in row {row + i} of column {name!r}", cell) for i, cell in enumerate(cells)]
-
-
-def _struct_bytes(cell: dict[str, Any]) -> bytes:
-    """`datasets` keeps an image of a local folder as the path of its file."""
-    if cell["bytes"] is None and cell.get("path"):
-        with open(cell["path"], "rb") as stream:
-            return stream.read()
-    return cell["bytes"] or b""
-
-
-def _pick(names: Iterable[str], wanted: Sequence[str]) -> str | None:
-    names = set(names)
-    return next((name for name in wanted if name in names), None)
-
-
-def _pick_image(names: Sequence[str]) -> str:
-    picked = _pick(names, _IMAGE_NAMES)
-    if picked is None:
-        raise UserError(f"no images under {', '.join(_IMAGE_NAMES)}, only {', '.join(names)}; rename one")
-    return picked
 
 
 _READERS: dict[str, Callable[[str], Source]] = {

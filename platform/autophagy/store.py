@@ -5,21 +5,23 @@
     <root>/scratch/<stage>/<key>/               what a builder can resume from; removed once published
     <root>/leases/<stage>/<key>.json            who builds it now
     <root>/runs/<name>/                         run folders: plain files for people
+    <root>/garbage.json                         what a collector found, and when
 
-Nothing but a manifest is ever moved or copied, so the same few steps hold on a disk and on S3, and a process
-killed at any point leaves either a finished stage or garbage that nobody reads.
+The invariant: a manifest implies every file that its builder wrote, whole and durable. Nothing but a manifest is ever
+copied, so the same few steps hold on a disk and on S3, and a process that is killed, suspended or cut off at any point
+leaves either a finished stage or garbage that nobody reads.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import logging
 import platform
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -30,7 +32,7 @@ from pyarrow.fs import FileInfo, FileSystem
 
 from autophagy import leases
 from autophagy.artifacts import (
-    MANIFEST,
+    NUM_FILES,
     Artifact,
     Attempt,
     decode_manifest,
@@ -40,13 +42,15 @@ from autophagy.artifacts import (
     payload_path,
     read_manifest,
 )
-from autophagy.garbage import GarbageItem, find_garbage
+from autophagy.garbage import GRACE_SECONDS, GarbageItem, collect
 from autophagy.records import UserError
 from autophagy.storage import Storage, check_key, is_name
+from autophagy.versions import installed
 
-__all__ = ["Artifact", "Attempt", "GarbageItem", "StageInfo", "StageStore"]
+__all__ = ["NUM_FILES", "Artifact", "Attempt", "GarbageItem", "StageInfo", "StageStore"]
 
 _HISTORY = 20
+_BEGINNINGS = 3  # of one build, before something is wrong with the storage
 _PACKAGES = ("autophagy", "torch", "ray")
 
 logger = logging.getLogger(__name__)
@@ -112,6 +116,9 @@ class StageStore:
         path = manifest_path(self.storage, stage, key)
         data = self.storage.read(path)
         if data is None:
+            if self.storage.obstructed(path):
+                logger.warning("damaged, will be built anew: %s (it is no file)", path)
+                self.storage.remove(path)
             return None
         manifest = decode_manifest(data, stage, key)
         problems = self._problems(manifest)
@@ -143,30 +150,34 @@ class StageStore:
         inputs = [check_key(value) for value in spec.get("inputs", {}).values()]
         json.dumps(spec)  # fails now rather than after the work
         done = partial(self.is_done, stage, key)
-        artifact = self.open(stage, key)
+        artifact, begun = self.open(stage, key), 0
         while artifact is None:
+            if begun == _BEGINNINGS:
+                raise RuntimeError(f"stage {stage} {key} was built {begun} times and is not in {self.storage!r}")
             with leases.hold(self.storage, stage, key, inputs, done, wait) as held:
                 artifact = self.open(stage, key)
                 if artifact is None and held:
                     artifact = self._run(stage, key, spec, builder)
+                    begun += 1
         return artifact
 
-    def _run(self, stage: str, key: str, spec: Mapping[str, Any], builder: Callable[[Attempt], None]) -> Artifact:
-        """Run the builder in an attempt of its own and publish that, unless somebody else was first."""
+    def _run(
+        self, stage: str, key: str, spec: Mapping[str, Any], builder: Callable[[Attempt], None]
+    ) -> Artifact | None:
+        """Run the builder in an attempt of its own and publish that, unless somebody else was first.
+
+        Returns:
+            The stage, whoever published it; None if what was built was collected meanwhile.
+        """
         name = uuid.uuid4().hex
         scratch = self.storage.at("scratch", stage, key)
         attempt = Attempt(self.storage.at("stages", stage, key, name), scratch, self.storage)
+        path = manifest_path(self.storage, stage, key)
         try:
-            self.storage.make_folder(attempt.path)
-            self.storage.make_folder(scratch)
+            attempt.begin()
             start = time.perf_counter()
             builder(attempt)
             seconds = time.perf_counter() - start
-            sizes = file_sizes(self.storage, attempt.path)
-            files = {
-                file: {"size": size, "blake2b": self.storage.checksum(f"{attempt.path}/{file}")}
-                for file, size in sizes.items()
-            }
             manifest = {
                 "stage": stage,
                 "key": key,
@@ -176,20 +187,36 @@ class StageStore:
                 "seconds": round(seconds, 3),
                 "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
                 "host": socket.gethostname(),
-                "versions": _versions(),
-                "files": files,
+                "versions": {"python": platform.python_version()} | installed(_PACKAGES),
+                "files": attempt.seal(),
             }
-            won = self.storage.create(manifest_path(self.storage, stage, key), encode_manifest(manifest))
+            data = encode_manifest(manifest)
+            # A collector takes the marker first. Here before: no file was missing from the list above. Here after: a
+            # collector that takes it from now on sees the manifest.
+            if attempt.stands():
+                self.storage.create(path, data)
+                self.storage.sync_name(path)
+            if not attempt.stands():
+                self.storage.remove_if(path, data)
         except BaseException:
-            self.storage.discard(attempt.path)
+            self._abandon(attempt)
             raise
-        if not won:  # our lease had been taken for dead: whoever took it over was first
-            self.storage.discard(attempt.path)
-        self.storage.discard(scratch)
         artifact = self.open(stage, key)
         if artifact is None:
-            raise RuntimeError(f"stage {stage} {key} was damaged while it was published in {self.storage!r}")
+            logger.warning("begun anew: %s %s was collected while it was built, or its files are gone", stage, key)
+        else:
+            self.storage.discard(scratch)
+        if artifact is None or artifact.path != attempt.path:  # somebody else was first
+            self.storage.discard(attempt.path)
         return artifact
+
+    def _abandon(self, attempt: Attempt) -> None:
+        """Discard an attempt that failed, unless it was published before it did."""
+        stage, key, name = attempt.path.split("/")[-3:]
+        with suppress(OSError):  # else it is garbage
+            manifest = read_manifest(self.storage, stage, key)
+            if manifest is None or manifest["attempt"] != name:
+                self.storage.remove(attempt.path)
 
     # Looking around
 
@@ -227,12 +254,16 @@ class StageStore:
                     self._condemn(path, data, problems)
                 yield _stage_info(kind, key, manifest), problems
 
-    def gc(self, delete: bool = False) -> list[GarbageItem]:
-        """Find, and with `delete` remove, what no run and no living process needs.
+    def gc(self, delete: bool = False, older_than: float = GRACE_SECONDS) -> list[GarbageItem]:
+        """Find what no run and no living process needs; with `delete`, remove what was found so before.
 
         A stage is needed if a run folder names it, in `records.jsonl` or in `stages.json` (a list of
         [stage, key] pairs in use), if a stage being built takes it as input, or if one that is needed was
-        made from it.
+        made from it. Runs, builders and other collectors may go on meanwhile.
+
+        Args:
+            delete: Remove, rather than only note, what is old enough.
+            older_than: Seconds that something must have lain there unchanged since a first look found it.
 
         Returns:
             Stages no run reaches, attempts no manifest names, scratch and leases nobody holds.
@@ -240,13 +271,7 @@ class StageStore:
         Raises:
             UserError: A run folder cannot be read: what it uses is not known.
         """
-        items = []
-        for item in find_garbage(self.storage):
-            if delete:  # the manifest first: a stage half removed must not look done
-                self.storage.remove(f"{item.path}/{MANIFEST}")
-                self.storage.remove(item.path)
-            items.append(item)
-        return items
+        return collect(self.storage, delete, older_than)
 
     # Run folders
 
@@ -265,6 +290,16 @@ class StageStore:
     def read_run_file(self, name: str, file: str) -> bytes | None:
         """The content of a file in a run folder, None if there is none."""
         return self.storage.read(f"{self.run_path(name)}/{_check_run_name(file)}")
+
+    def create_run_file(self, name: str, file: str, data: bytes) -> bool:
+        """Write a file in a run folder if there is none, and say whether it holds `data` now."""
+        return self.storage.claim(f"{self.run_path(name)}/{_check_run_name(file)}", data)
+
+    def remove_run_files(self, name: str, files: Iterable[str]) -> None:
+        """Remove files of a run folder, and the folder if nothing else is in it."""
+        for file in files:
+            self.storage.remove(f"{self.run_path(name)}/{_check_run_name(file)}")
+        self.storage.remove_empty(self.run_path(name))
 
     def write_run_file(self, name: str, file: str, data: bytes) -> None:
         """Write or replace a file in a run folder, atomically."""
@@ -310,16 +345,6 @@ def _check_run_name(name: str) -> str:
     if not is_name(name):
         raise UserError(f"name: {name!r} cannot be a file name; use letters, digits, '.', '_', '-', no dot in front")
     return name
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def _stage_info(stage: str, key: str, manifest: Mapping[str, Any] | None) -> StageInfo:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from autophagy.outcomes import Outcome
+from autophagy.printing import say
 from autophagy.sweep_config import Loop
 
 
@@ -56,14 +56,14 @@ class ConsoleSweep(SweepProgress):
         """Start the bar."""
         self.num_loops, self.ended_loops = num_loops, num_loops - num_left
         if self.ended_loops:
-            self._say(f"{self.ended_loops} of {num_loops} loops have ended before")
+            say(self.console, f"{self.ended_loops} of {num_loops} loops have ended before")
         self.bar.update(self.task, total=num_generations, description="loops")
         self.bar.start()
 
     def shared(self, done: int, count: int) -> None:
         """A line for each."""
         if count:
-            self._say(f"generation 0 of what loops share: {done} of {count} there")
+            say(self.console, f"generation 0 of what loops share: {done} of {count} there")
 
     def generation(self, loop: Loop, generation: int, metrics: Mapping[str, float]) -> None:
         """Move the bar."""
@@ -71,22 +71,21 @@ class ConsoleSweep(SweepProgress):
 
     def retried(self, loop: Loop, why: str) -> None:
         """A line with the cause."""
-        self._say(f"[yellow]tried again[/yellow]: {escape(loop.run)}: {escape(why)}")
+        say(self.console, ("tried again", "yellow"), f": {loop.run}: {why}")
 
     def ended(self, loop: Loop, outcome: Outcome) -> None:
         """A line with what became of it."""
         self.ended_loops += 1
         colour = {"done": "green", "stopped": "yellow"}.get(outcome.state, "red")
         fid = f", FID {outcome.fid:.4g}" if outcome.fid is not None else ""
-        why = f": {escape(outcome.why)}" if outcome.why else ""
-        self._say(
-            f"{self.ended_loops}/{self.num_loops} [{colour}]{outcome.state}[/{colour}] {escape(loop.run)}, "
-            f"generation {outcome.generation}{fid}{why}"
+        why = f": {outcome.why}" if outcome.why else ""
+        say(
+            self.console,
+            f"{self.ended_loops}/{self.num_loops} ",
+            (outcome.state, colour),
+            f" {loop.run}, generation {outcome.generation}{fid}{why}",
         )
 
     def end(self) -> None:
         """Take the bar away."""
         self.bar.stop()
-
-    def _say(self, line: str) -> None:
-        self.console.print(line, highlight=False, soft_wrap=True)

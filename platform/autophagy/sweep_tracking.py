@@ -66,12 +66,15 @@ class SweepTracker(MLflowTracker):
         return found
 
     def interrupt(self) -> None:
-        """Say that the sweep was stopped; given again, it goes on in the same run."""
+        """Say that the sweep was stopped, and its loops with it; given again, it goes on in the same runs."""
         self._attempt(self._kill)
 
     def _kill(self) -> None:
         client, run = self._open()
         client.set_terminated(run.info.run_id, "KILLED")
+        for child in self._children():  # their processes end with this one, and cannot say so themselves
+            if child.info.status == "RUNNING":
+                client.set_terminated(child.info.run_id, "KILLED")
 
     def end(self, outcomes: Mapping[str, Outcome], files: Mapping[str, bytes]) -> None:
         """Log what became of every loop the table and the pictures, and close the parent run.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autophagy.records import GenerationRecord, RunInfo, Tracker, UserError, without_secrets
+from autophagy.rights import create_private
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -147,10 +148,11 @@ class MLflowTracker:
         if self._folder is None:
             return MlflowClient(self.tracking_uri)
         # The first client creates the tables, in seconds and without a lock of its own.
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self._folder, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+            create_private(Path(self.tracking_uri.removeprefix(_SQLITE).partition("?")[0]))
             return MlflowClient(self.tracking_uri)
         finally:
             os.close(descriptor)
@@ -229,7 +231,7 @@ def make_tracker(uri: str | None, experiment: str = EXPERIMENT, tags: Mapping[st
     check_tracking_uri(uri)
     if uri.startswith(_SQLITE):
         try:
-            Path(uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+            Path(uri.removeprefix(_SQLITE)).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"tracking_uri: {uri!r}: {error}; give a path that you can write") from error
     return MLflowTracker(uri, experiment, tags)

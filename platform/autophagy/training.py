@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
+import logging
 import math
 import os
 import tempfile
@@ -34,7 +37,11 @@ from autophagy.records import IMAGE, LABEL, SAMPLE_ID, seed_for
 from autophagy.stages import Job
 from autophagy.store import Artifact
 
-STATE_FILE = "state.safetensors"
+STATE_FILE = "state.sealed"  # safetensors behind their checksum
+_SEAL = 16  # bytes
+_SNAPSHOT = "checkpoint_manager_snapshot.json"  # in which Ray Train lists the checkpoints of a run
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -144,7 +151,7 @@ def train_steps(
     schedule = noise_schedule(model)
     null = null_condition(learner.model)
     shape = (images.shape[3], images.shape[1], images.shape[2])
-    saved = checkpointing.load()
+    saved = unsealed(checkpointing.load() or b"")
     done = learner.restore(saved) if saved else torch.zeros(0)
 
     learner.model.train()
@@ -168,8 +175,22 @@ def train_steps(
         if learner.step % training.checkpoint_every == 0 and learner.step < num_steps:
             done = torch.cat([done, _mean_over_workers(learner.losses, world_size)])
             learner.losses.clear()
-            checkpointing.save(learner.state(done) if rank == 0 else b"", learner.step)
+            checkpointing.save(sealed(learner.state(done)) if rank == 0 else b"", learner.step)
     return torch.cat([done, _mean_over_workers(learner.losses, world_size)])
+
+
+def sealed(state: bytes) -> bytes:
+    """A state behind its checksum: a power cut may leave a file of the right size with something else in it."""
+    return hashlib.blake2b(state, digest_size=_SEAL).digest() + state
+
+
+def unsealed(data: bytes) -> bytes:
+    """The state that was sealed; none if it is damaged, which is logged: training then begins anew."""
+    state = data[_SEAL:]
+    if not data or sealed(state) == data:
+        return state
+    logger.warning("a checkpoint is damaged: training begins anew")
+    return b""
 
 
 def train(job: Job) -> dict[str, Any]:
@@ -280,6 +301,7 @@ def _train_on_workers(job: Job, training: Training) -> dict[str, Any]:
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.config import LoggingConfig
 
+    _forget_damaged(job)
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"job": job, "training": training},
@@ -299,6 +321,25 @@ def _train_on_workers(job: Job, training: Training) -> dict[str, Any]:
         ),
     )
     return trainer.fit().return_value
+
+
+def _forget_damaged(job: Job) -> None:
+    """Remove the checkpoints of a run whose list is torn, or names one that is gone: Ray Train would begin no more.
+
+    It writes the list in place, where a kill or a power cut may leave half of it.
+    """
+    storage, folder = job.attempt.storage, f"{job.attempt.scratch}/{job.key}"
+    data = storage.read(f"{folder}/{_SNAPSHOT}")
+    if data is None:
+        return
+    try:
+        names = [result["checkpoint_dir_name"] for result in json.loads(data)["checkpoint_results"]]
+        whole = all(storage.exists(f"{folder}/{name}/{STATE_FILE}") for name in names)
+    except (ValueError, TypeError, KeyError):
+        whole = False
+    if not whole:
+        logger.warning("the checkpoints of train %s are damaged: training begins anew", job.key)
+        storage.remove(folder)
 
 
 def _worker(config: dict[str, Any]) -> dict[str, Any]:

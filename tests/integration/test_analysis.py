@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import report
 from entropy_generalization import ALIKE, X, Y, all_runs, correlations, main, scores
 
 from autophagy.loop import read_records
@@ -62,3 +63,18 @@ def test_no_runs_are_one_line(tmp_path, monkeypatch, capsys):
         main()
     assert stopped.value.code == 2
     assert capsys.readouterr().err.startswith("error: no runs in")
+
+
+def test_a_page_made_to_be_passed_on_holds_no_keys_of_the_store(finished_store, monkeypatch):
+    uris = [
+        "s3://KEY:SECRET@bucket/loops",
+        "s3://bucket/loops?access_key=KEY&secret_key=SECRET&scheme=http",
+        "https://account.blob.core.windows.net/loops?sig=SECRET",
+        "file:///data/loops#token=SECRET",
+    ]
+    monkeypatch.setattr(report, "StageStore", lambda uri: StageStore(finished_store))
+    page = report.report(" ".join(uris), ["tiny"])
+    assert page.count("s3://***@bucket/loops") == 2  # in the command, and below the table of keys
+    assert "SECRET" not in page
+    assert "KEY:" not in page
+    assert "=KEY" not in page

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from autophagy.cli import main
 from autophagy.doctor import TrackingProbe, ask_nodes, check_tracking, usable_gpus
+from autophagy.rights import guard_token
 from autophagy.storage import Storage
 
 
 def test_a_machine_where_loops_run(local_ray, tmp_path, capsys):
     store = tmp_path / "store"
+    guard_token()  # as whoever starts Ray here does
     with pytest.raises(SystemExit) as stopped:
         main(["doctor", "--store", str(store)])
     printed = capsys.readouterr().out
@@ -72,3 +78,18 @@ class Unknown(Storage):
 
     def __reduce__(self) -> tuple[object, ...]:
         return __import__, ("no_such_module",)
+
+
+def test_the_token_that_ray_makes_is_ours_alone_and_no_metrics_are_told(tmp_path):
+    look = (
+        "import os, ray; from autophagy.cluster import start_ray; os.umask(0o022); start_ray(); "
+        "home = os.path.expanduser('~/.ray'); "
+        "print(*(oct(os.stat(p).st_mode)[-3:] for p in (home, home + '/auth_token'))); "
+        "print(ray.nodes()[0]['MetricsExportPort'])"
+    )
+    names = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_enable_metrics_collection")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run(
+        [sys.executable, "-c", look], env=environment | {"HOME": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["700", "600", "-1"], done.stderr

@@ -9,10 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from autophagy.artifacts import MANIFEST, encode_manifest
 from autophagy.data import to_numpy
 from autophagy.graph import plan_loop
 from autophagy.loop import run_loop
 from autophagy.records import CONFIDENCE, FEATURES, IMAGE, LABEL, LATENT, SAMPLE_ID, sample_ids
+from autophagy.storage import Storage
 from autophagy.store import Artifact, StageStore
 
 IMAGES = (SAMPLE_ID, LABEL, IMAGE)
@@ -112,3 +114,49 @@ def test_metrics_do_not_depend_on_candidates_that_are_not_measured(tiny, store):
     many = run_loop(tiny("generations=1", "name=many", "keep_ratio=0.5"), store)
     assert many[0].to_json()["metrics"] == few[0].to_json()["metrics"]
     assert many[0].stages["generate"] != few[0].stages["generate"]
+
+
+# Nothing half counts as whole
+
+
+def without(artifact: Artifact, *names: str) -> None:
+    """A manifest, right in itself, that does not know some files: as if they had not been seen when it was written."""
+    files = {name: about for name, about in artifact.manifest["files"].items() if name not in names}
+    data = encode_manifest({**{k: v for k, v in artifact.manifest.items() if k != "checksum"}, "files": files})
+    artifact.storage.put(f"{artifact.path.rpartition('/')[0]}/{MANIFEST}", data)
+
+
+@pytest.mark.parametrize("missing", ["images/shard-000001.parquet", "latents/shard-000001.parquet"])
+def test_a_hole_is_not_taken_over(tiny, store, missing):
+    smaller = generate(tiny(), store)
+    expected = rows(smaller, columns=EVERYTHING)
+    assert missing in smaller.files()
+    without(smaller, missing)
+    larger = generate(tiny("budget=100"), store)
+    assert size_of(larger) == (100, 1)
+    assert missing in larger.files()
+    assert rows(larger, 64, EVERYTHING) == expected
+
+
+@pytest.mark.parametrize("part", ["images", "latents"])
+def test_fewer_images_than_asked_for_are_not_measured(tiny, store, part):
+    """The metrics of half the images are other numbers, and no error by themselves."""
+    without(generate(tiny(), store), f"{part}/shard-000001.parquet")
+    with pytest.raises(RuntimeError, match=rf"generate \w+-000000064: {part} has 32 images of 64"):
+        plan_loop(tiny("metrics.k=4"))[0]["evaluate"].ensure(store)
+
+
+@pytest.mark.parametrize("stage", ["generate", "score"])
+def test_a_file_that_is_gone_before_it_is_published_publishes_nothing(tiny, store, monkeypatch, stage):
+    """As after a collector, or where a list of files does not show all that other machines have written."""
+    shutil.rmtree(f"{store.root}/stages/{stage}")
+    entries = Storage.entries
+
+    def forgetful(self: Storage, path: str, recursive: bool = False) -> list:
+        found = entries(self, path, recursive)
+        return [info for info in found if f"/stages/{stage}/" not in info.path or "shard-000" not in info.path][:9]
+
+    monkeypatch.setattr(Storage, "entries", forgetful)
+    with pytest.raises(RuntimeError, match=r"files were written to .*, and 0 are there"):
+        plan_loop(tiny())[0][stage].ensure(store)
+    assert not store.siblings(stage, "")

@@ -16,7 +16,7 @@ from autophagy.config import Model, Training
 from autophagy.denoiser import WEIGHTS_FILE, build_denoiser
 from autophagy.graph import plan_loop
 from autophagy.store import Artifact, StageStore
-from autophagy.training import Checkpointing, Learner, train_steps
+from autophagy.training import Checkpointing, Learner, sealed, train_steps, unsealed
 
 MODEL = Model(block_out_channels=(8, 16))
 TRAINING = Training(global_batch_size=33, precision="float32", checkpoint_every=4)
@@ -74,8 +74,15 @@ def test_every_part_of_the_state_matters(part):
 
     states: list[bytes] = []
     undisturbed = run_steps(Checkpointing(lambda: None, lambda state, step: states.append(state)))
-    damaged = {n: t * 0 if n.startswith(part) else t for n, t in load(states[1]).items()}
-    assert run_steps(Checkpointing(lambda: save(damaged), lambda state, step: None)) != undisturbed
+    damaged = {n: t * 0 if n.startswith(part) else t for n, t in load(unsealed(states[1])).items()}
+    assert run_steps(Checkpointing(lambda: sealed(save(damaged)), lambda state, step: None)) != undisturbed
+
+
+@pytest.mark.parametrize("damage", [lambda s: s[:-9], lambda s: bytes(len(s)), lambda s: s[:-1] + b"x", lambda s: b""])
+def test_a_damaged_checkpoint_is_no_checkpoint(damage):
+    states: list[bytes] = []
+    undisturbed = run_steps(Checkpointing(lambda: None, lambda state, step: states.append(state)))
+    assert run_steps(Checkpointing(lambda: damage(states[1]), lambda state, step: None)) == undisturbed
 
 
 # On Ray Train
@@ -170,3 +177,15 @@ def test_a_killed_worker_changes_nothing(undisturbed, tiny, empty_store, num_wor
     assert killed.key == calm.key
     assert killed.read_bytes(WEIGHTS_FILE) == calm.read_bytes(WEIGHTS_FILE)
     assert losses_of(killed).tolist() == losses_of(calm).tolist()
+
+
+@pytest.mark.parametrize(
+    "left", [b"", b'{"checkpoint_res', b'{"checkpoint_results": [{"checkpoint_dir_name": "gone"}]}']
+)
+def test_a_list_of_checkpoints_that_a_kill_has_torn_is_begun_anew(undisturbed, tiny, empty_store, left):
+    """Ray Train writes it in place, and begins no run with such a one."""
+    experiment = tiny(*LONG, "training.num_workers=1")
+    key = plan_loop(experiment)[0]["train"].key
+    path = empty_store.storage.at("scratch", "train", key, key, "checkpoint_manager_snapshot.json")
+    empty_store.storage.put(path, left)
+    assert fit(experiment, empty_store).read_bytes(WEIGHTS_FILE) == undisturbed(1).read_bytes(WEIGHTS_FILE)

@@ -210,7 +210,7 @@ def test_a_name_that_is_no_file_name(capsys, name):
         ("flat_selection.yaml", "selection = 'lsf'"),
         ("no_strategy.yaml", "selection.strategy = None"),
         ("date.yaml", "seed = datetime.date(2020, 1, 1)"),
-        ("itself.yaml", "data.labels = "),
+        ("itself.yaml", "has a value that holds itself"),
         ("two words.yaml", "name = 'two words'"),
     ],
 )
@@ -273,4 +273,4 @@ def test_a_run_that_belongs_to_another_experiment(capsys):
     assert "another experiment" in line
     assert "--name" in line
     (folder / "experiment.yaml").write_bytes(bytes(range(256)))
-    assert refused(capsys, *run_set(), "--tracking-uri", "none") == line
+    assert "experiment.yaml: is not valid YAML" in refused(capsys, *run_set(), "--tracking-uri", "none")

@@ -126,7 +126,7 @@ class TestStore:
     def test_gc_lists_and_deletes_only_when_told(self, capsys, store):
         assert "train/k1" in command(capsys, "store", "gc", "--store", "store")
         assert store.is_done("train", "k1")
-        command(capsys, "store", "gc", "--store", "store", "--delete")
+        command(capsys, "store", "gc", "--store", "store", "--delete", "--older-than", "0")
         assert not store.is_done("train", "k1")
 
     def test_a_store_in_the_home_folder(self, capsys, store, monkeypatch):

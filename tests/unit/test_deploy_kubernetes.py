@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jsonschema
 import pytest
@@ -47,8 +48,16 @@ METADATA = {
 }
 SECRET_KEY = fields({"secretKeyRef": fields({"name": NAME, "key": TEXT})})
 ENVIRONMENT = many({"oneOf": [fields({"name": TEXT, "value": TEXT}), fields({"name": TEXT, "valueFrom": SECRET_KEY})]})
+RESTRICTED = fields(
+    {"allowPrivilegeEscalation": {"const": False}, "capabilities": fields({"drop": {"const": ["ALL"]}})}
+)  # with that of a pod below what Kubernetes calls the restricted standard
 CONTAINER = fields(
-    {"name": NAME, "image": TEXT, "resources": fields({"requests": QUANTITIES, "limits": QUANTITIES})},
+    {
+        "name": NAME,
+        "image": TEXT,
+        "resources": fields({"requests": QUANTITIES, "limits": QUANTITIES}),
+        "securityContext": RESTRICTED,
+    },
     {
         "command": many(TEXT),
         "args": many(TEXT),
@@ -58,9 +67,6 @@ CONTAINER = fields(
         "ports": many(fields({"containerPort": PORT}, {"name": NAME})),
         "readinessProbe": fields({"httpGet": fields({"path": TEXT, "port": PORT})}),
         "volumeMounts": many(fields({"name": NAME, "mountPath": TEXT})),
-        "securityContext": fields(
-            {"allowPrivilegeEscalation": BOOLEAN, "capabilities": fields({"drop": many(TEXT)})},
-        ),
     },
 )
 POD = fields(
@@ -68,9 +74,17 @@ POD = fields(
         "spec": fields(
             {
                 "containers": many(CONTAINER),
-                "securityContext": fields({"runAsNonRoot": {"const": True}, "runAsUser": COUNT, "fsGroup": COUNT}),
+                "securityContext": fields(
+                    {
+                        "runAsNonRoot": {"const": True},
+                        "runAsUser": COUNT,
+                        "fsGroup": COUNT,
+                        "seccompProfile": fields({"type": {"const": "RuntimeDefault"}}),
+                    }
+                ),
             },
             {
+                "automountServiceAccountToken": BOOLEAN,
                 "restartPolicy": one_of("Always", "OnFailure", "Never"),
                 "nodeSelector": TEXTS,
                 "tolerations": many(
@@ -102,6 +116,7 @@ CLUSTER = fields(
                 "upscalingMode": one_of("Default", "Aggressive", "Conservative"),
                 "idleTimeoutSeconds": COUNT,
                 "env": ENVIRONMENT,
+                "securityContext": RESTRICTED,
             },
         ),
         "workerGroupSpecs": many(WORKERS),
@@ -111,6 +126,7 @@ JOB = fields(
     {"entrypoint": TEXT, "rayClusterSpec": CLUSTER},
     {
         "runtimeEnvYAML": TEXT,
+        "submitterPodTemplate": POD,
         "submissionMode": one_of("K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"),
         "backoffLimit": COUNT,
         "shutdownAfterJobFinishes": BOOLEAN,
@@ -118,6 +134,8 @@ JOB = fields(
         "activeDeadlineSeconds": COUNT,
     },
 )
+LABELS = fields({"matchLabels": TEXTS})
+PEERS = many({"anyOf": [fields({"podSelector": LABELS}, {"namespaceSelector": LABELS})]})
 SPECS = {
     ("ray.io/v1", "RayCluster"): CLUSTER,
     ("ray.io/v1", "RayJob"): JOB,
@@ -134,8 +152,17 @@ SPECS = {
             "ports": many(fields({"port": PORT}, {"name": NAME, "targetPort": PORT})),
         }
     ),
+    ("networking.k8s.io/v1", "NetworkPolicy"): fields(
+        {
+            "podSelector": LABELS,
+            "policyTypes": {"const": ["Ingress"]},
+            "ingress": many(
+                fields({"from": PEERS}, {"ports": many(fields({"port": PORT, "protocol": one_of("TCP")}))})
+            ),
+        }
+    ),
     ("apps/v1", "Deployment"): fields(
-        {"replicas": COUNT, "selector": fields({"matchLabels": TEXTS}), "template": POD},
+        {"replicas": COUNT, "selector": LABELS, "template": POD},
         {"strategy": fields({"type": one_of("Recreate", "RollingUpdate")})},
     ),
 }
@@ -155,7 +182,7 @@ def cluster(name: str) -> dict[str, Any]:
     return spec.get("rayClusterSpec", spec)
 
 
-@pytest.mark.parametrize("name", ["raycluster.yaml", "rayjob.yaml", "mlflow.yaml"])
+@pytest.mark.parametrize("name", ["raycluster.yaml", "rayjob.yaml", "mlflow.yaml", "network.yaml"])
 def test_fields(name):
     for manifest in manifests(name):
         check(manifest)
@@ -171,6 +198,9 @@ def test_fields(name):
         (["headGroupSpec", "template", "spec", "containers", 0, "env", 0, "value"], 3),
         (["autoscalerOptions", "upscalingMode"], "Fast"),
         (["workerGroupSpecs", 0, "template", "spec", "securityContext", "runAsNonRoot"], False),
+        (["workerGroupSpecs", 0, "template", "spec", "securityContext", "seccompProfile"], {"type": "Unconfined"}),
+        (["headGroupSpec", "template", "spec", "containers", 0, "securityContext", "capabilities"], {}),
+        (["autoscalerOptions", "securityContext", "allowPrivilegeEscalation"], True),
     ],
 )
 def test_what_is_wrong_is_refused(path, value):
@@ -234,3 +264,81 @@ def test_the_code_of_a_job_is_on_the_path():
     environment = yaml.safe_load(manifests("rayjob.yaml")[0]["spec"]["runtimeEnvYAML"])
     assert environment["env_vars"] == {"PYTHONPATH": "platform"}
     assert environment["working_dir"].startswith("s3://")
+
+
+def test_the_code_of_a_job_is_not_where_workers_write():
+    code = yaml.safe_load(manifests("rayjob.yaml")[0]["spec"]["runtimeEnvYAML"])["working_dir"]
+    environment = cluster("rayjob.yaml")["headGroupSpec"]["template"]["spec"]["containers"][0]["env"]
+    (store,) = (variable["value"] for variable in environment if variable["name"] == "AUTOPHAGY_STORE")
+    assert urlsplit(code).netloc != urlsplit(store).netloc
+
+
+def pods() -> dict[str, dict[str, Any]]:
+    """Templates of all pods but those of KubeRay itself, by what they are."""
+    job, groups = manifests("rayjob.yaml")[0]["spec"], cluster("rayjob.yaml")["workerGroupSpecs"]
+    return {
+        "head": cluster("rayjob.yaml")["headGroupSpec"]["template"],
+        "submitter": job["submitterPodTemplate"],
+        "mlflow": manifests("mlflow.yaml")[2]["spec"]["template"],
+        **{group["groupName"]: group["template"] for group in groups},
+    }
+
+
+def test_no_container_may_do_more_than_it_must():
+    """Pods and containers of all manifests have a security context of the restricted standard: `check` asks for it."""
+    assert cluster("rayjob.yaml")["autoscalerOptions"]["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    for name, template in pods().items():  # the head's autoscaler starts pods; nobody else talks to Kubernetes
+        assert template["spec"].get("automountServiceAccountToken", True) == (name == "head")
+
+
+def test_the_submitter_is_the_image_of_the_head():
+    images = {container["image"] for template in pods().values() for container in template["spec"]["containers"]}
+    assert len(images) == 1
+
+
+OPERATOR = {"app.kubernetes.io/component": "kuberay-operator"}  # of its Helm chart, and of its own manifests
+
+
+@pytest.mark.parametrize(
+    ("who", "whom", "reached"),
+    [
+        ("head", "gpu-spot", "all"),
+        ("gpu-spot", "head", "all"),
+        ("gpu-spot", "gpu-on-demand", "all"),
+        ("gpu-spot", "mlflow", [5000]),
+        ("head", "mlflow", [5000]),
+        ("submitter", "head", [8265]),
+        ("operator", "head", [8265]),
+        ("submitter", "mlflow", []),
+        ("operator", "mlflow", []),
+        ("stranger", "head", []),
+        ("stranger", "gpu-spot", []),
+        ("stranger", "mlflow", []),
+        ("mlflow", "head", []),
+    ],
+)
+def test_who_reaches_whom(who, whom, reached):
+    labels = {name: template["metadata"]["labels"] for name, template in pods().items()}
+    labels |= {"operator": OPERATOR, "stranger": {"app": "other"}}
+    ports: list[Any] = []
+    rules = [
+        policy["spec"] for policy in manifests("network.yaml") if selects(policy["spec"]["podSelector"], labels[whom])
+    ]
+    assert rules, "whom no policy selects all reach"
+    for rule in (rule for spec in rules for rule in spec["ingress"]):
+        if any(selects(peer["podSelector"], labels[who]) for peer in rule["from"]):
+            ports += [port["port"] for port in rule["ports"]] if "ports" in rule else ["all"]
+    assert ports == (["all"] if reached == "all" else reached)
+
+
+def test_a_peer_in_another_namespace_is_the_operator():
+    peers = [
+        peer for policy in manifests("network.yaml") for rule in policy["spec"]["ingress"] for peer in rule["from"]
+    ]
+    (elsewhere,) = (peer for peer in peers if "namespaceSelector" in peer)
+    assert elsewhere["podSelector"]["matchLabels"] == OPERATOR
+
+
+def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Whether a pod has all labels of a selector."""
+    return selector["matchLabels"].items() <= labels.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 import subprocess
 import tomllib
@@ -82,6 +83,31 @@ def test_authentication_is_on_and_secrets_are_files(config):
 def test_the_store_is_shared_and_given_to_every_node(config):
     (option,) = (o for o in config["docker"]["run_options"] if "AUTOPHAGY_STORE" in o)
     assert re.search(r"AUTOPHAGY_STORE=s3://[\w-]+/[\w-]+$", option)
+
+
+def test_the_tracking_server_answers_to_the_names_of_its_machine_alone(config, tmp_path):
+    start = " ".join(config["head_start_ray_commands"])
+    (hosts,) = re.findall(r"--allowed-hosts (\$\(.*?\)\)\S+)", start)
+    (tmp_path / "hostname").write_text("#!/bin/sh\necho '10.0.0.7 172.17.0.1 '\n")
+    (tmp_path / "hostname").chmod(0o755)
+    path = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", f"echo {hosts}"], capture_output=True, text=True, check=True, env=path)
+    assert done.stdout.strip() == "10.0.0.7:5000,172.17.0.1:5000,localhost:5000,127.0.0.1:5000"
+
+
+def test_a_token_that_was_there_before_is_closed_to_others(tmp_path):
+    (line,) = (line for line in (ROOT / "deploy" / "slurm.sh").read_text().splitlines() if line.startswith("chmod"))
+    token = tmp_path / ".ray" / "auth_token"
+    token.parent.mkdir(mode=0o755)
+    token.write_text("SECRET")
+    token.chmod(0o644)
+    subprocess.run(["bash", "-euc", line], check=True, env={**os.environ, "HOME": str(tmp_path)})
+    assert (token.stat().st_mode & 0o777, token.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+def test_the_base_of_the_image_can_be_given_by_digest():
+    lines = (ROOT / "deploy" / "Dockerfile").read_text().splitlines()
+    assert {"ARG BASE=python:3.11-slim-bookworm", "FROM $BASE"} <= set(lines)
 
 
 def test_commands_are_shell():

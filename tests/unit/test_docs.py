@@ -14,9 +14,13 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md",
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_tests_that_are_named_exist(document):
-    for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", document.read_text()):
-        tree = ast.parse((ROOT / path).read_text())
-        assert name in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    path = ""
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)?(?:::(\w+))?`", document.read_text()):
+        path = file or path  # `::name` alone is of the file before
+        if file or name:
+            tree = ast.parse((ROOT / path).read_text())
+            names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+            assert not name or name in names, f"{path}::{name}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

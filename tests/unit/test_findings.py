@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from autophagy import doctor
 from autophagy.doctor import check_ray, check_storage, check_tracking, exercise, needs, reachable
 from autophagy.findings import (
     Finding,
@@ -107,6 +108,13 @@ def test_a_store_that_publishes_twice_is_told(tmp_path):
     with pytest.raises(RuntimeError, match="published again"):
         exercise(storage)
     assert "published again" in check_storage(storage).text
+
+
+def test_a_full_disk_is_a_problem_and_the_store_not_the_first_place_for_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "LEAST_FREE", 1 << 60)
+    finding = check_storage(Storage(tmp_path / "store"))
+    assert finding.level == "problem"
+    assert finding.remedy.startswith("free room outside the store, or enlarge the disk; `autophagy store gc`")
 
 
 def test_slow_storage_is_a_note():
@@ -221,7 +229,7 @@ def test_versions_across_nodes():
     assert "ray 2.60.0 on a, missing on b" in version_finding([node(), node("b", versions={"python": "3.11.7"})]).text
 
 
-@pytest.mark.parametrize(("seconds", "level"), [(0.4, "ok"), (12.0, "note"), (40.0, "problem")])
+@pytest.mark.parametrize(("seconds", "level"), [(0.4, "ok"), (12.0, "note"), (4000.0, "note")])
 def test_clocks(seconds, level):
     finding = clock_finding([("a", 0.0), ("b", seconds)])
     assert finding.level == level

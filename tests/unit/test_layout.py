@@ -13,17 +13,21 @@ PACKAGE = ROOT / "platform" / "autophagy"
 # A module imports from earlier rows only. A subpackage is one entry.
 ORDER = [
     ["records"],
-    ["choices"],
+    ["tables", "limits", "yaml_text", "printing"],
+    ["choices", "signals", "versions"],
     ["selection", "scenarios", "corrections", "clustering", "metrics"],
     ["theory", "config"],
     ["sweep_config"],
     ["recipes", "stopping"],
+    ["rights"],
     ["storage", "cluster"],
     ["leases", "artifacts"],
     ["garbage", "findings"],
     ["store"],
+    ["run_files"],
     ["outcomes"],
     ["stages"],
+    ["arrow_source"],
     ["sources"],
     ["data"],
     ["denoiser"],
@@ -51,6 +55,7 @@ IMPORT_RAY = {"cluster", "stages", "training", "trials", "grid", "search", "doct
 OF_TUNE = {"trials", "search"}  # made of Ray's classes, and itself imported where it is used
 PLAIN = {
     "records",
+    "yaml_text",
     "choices",
     "selection",
     "scenarios",

@@ -303,6 +303,17 @@ class TestUri:
         assert "secret" not in str(caught.value)
 
 
+class TestRights:
+    def test_a_store_that_is_made_is_its_owners_alone(self, tmp_path):
+        for uri in (tmp_path / "new" / "store", f"file://{tmp_path}/other"):
+            assert os.stat(StageStore(uri).root).st_mode & 0o777 == 0o700
+
+    def test_a_folder_that_was_there_keeps_its_rights(self, tmp_path):
+        (tmp_path / "shared").mkdir()
+        (tmp_path / "shared").chmod(0o770)
+        assert os.stat(StageStore(tmp_path / "shared").root).st_mode & 0o777 == 0o770
+
+
 def test_run_names_are_those_of_the_folders(tmp_path):
     store = StageStore(tmp_path / "store")
     assert store.run_names() == []

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -78,7 +79,8 @@ print(artifact.read_bytes("pid").decode())
         assert len(list(box.glob("built-*"))) == 1
         assert len({output[-1] for output in lines}) == 1
         messages = [line for output in lines for line in output[:-1]]
-        assert messages == ["waiting for train k1: another process builds it"] * 2
+        builder, host = lines[0][-1], socket.gethostname()
+        assert messages == [f"waiting for train k1: process {builder} on {host} builds it"] * 2
 
     def test_killed_builder_is_taken_over_at_once(self, store, tmp_path):
         code = """
@@ -163,15 +165,16 @@ class TestLease:
         path.unlink()
         thread.join(10)
         assert store.is_done("train", "k1")
-        assert messages == ["waiting for train k1: another process builds it"]
+        assert messages == [f"waiting for train k1: process {os.getpid()} on elsewhere builds it"]
 
     @pytest.mark.parametrize(
         "changes",
         [
-            {"host": "elsewhere", "heartbeat": time.time() - 61},
             {"started": 1},  # our process id, but of a process that is long gone
             {"pid": 2**22 + 1},  # above the largest process id
-            {"heartbeat": None},
+            {"pid": "?"},
+            {"host": None},
+            {"inputs": None},
         ],
     )
     def test_dead_lease_is_taken_over_at_once(self, store, changes):
