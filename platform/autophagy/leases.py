@@ -25,6 +25,7 @@ from autophagy.storage import Storage
 
 HEARTBEAT_SECONDS = 5.0
 DEAD_SECONDS = 60.0  # a lease that has not changed for so long has no owner any more
+STUCK_SECONDS = 600.0  # nor has it for so long, though its process is there: nobody waits for ever
 _POLL_SECONDS = (0.2, 2.0)  # first and longest pause of a waiter
 
 logger = logging.getLogger(__name__)
@@ -90,8 +91,8 @@ def hold(
         found = storage.read(path)
         if found != seen:
             seen, since = found, time.monotonic()
-        known = owner(found)
-        if known == "dead" or (known == "unknown" and time.monotonic() - since > DEAD_SECONDS):
+        patience = {"dead": 0.0, "unknown": DEAD_SECONDS, "alive": STUCK_SECONDS}[owner(found)]
+        if time.monotonic() - since >= patience:
             lease = _acquire(storage, path, {"stage": stage, "key": key, "inputs": list(inputs)}, found)
             if lease is not None:
                 break

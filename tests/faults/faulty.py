@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from autophagy.artifacts import MANIFEST, decode_manifest, file_sizes, payload_p
 from autophagy.storage import Storage
 from autophagy.store import Artifact, Attempt, StageStore
 
-FAULTS = ("refuse", "lose", "stop", "stop after", "meanwhile")
+FAULTS = ("refuse", "lose", "stop", "stop after", "repeat", "late", "meanwhile")
 LOOKS = ("checksum", "entries", "exists", "obstructed", "read")
 CHANGES = (
     "create",
@@ -35,13 +36,15 @@ class FaultyStorage(Storage):
     """Storage that counts its calls, nested ones too, and does one of them wrong.
 
     refuse: an error, and nothing was done. lose: it was done, and an error all the same. stop, stop after: the process
-    is gone before or after it. meanwhile: somebody else does something first.
+    is gone before or after it. repeat: a change is made twice. late: it is made once more when all is over, as requests
+    that were repeated may be. meanwhile: somebody else does something first.
     """
 
     def __init__(self, uri: str, fault: str, nth: int, meanwhile: Callable[[], object], times: int) -> None:
         super().__init__(uri)
         self.fault, self.nth, self.meanwhile, self.times = fault, nth, meanwhile, times
         self.count, self.gone = 0, False
+        self.late: Callable[[], object] = lambda: None
 
     def call(self, name: str, *arguments: Any, **keywords: Any) -> Any:
         self.count += 1
@@ -53,7 +56,12 @@ class FaultyStorage(Storage):
             raise OSError(errno.EIO, "refused")
         if due and fault == "meanwhile":
             self.meanwhile()
-        answer = getattr(Storage, name)(self, *arguments, **keywords)
+        act = partial(getattr(Storage, name), self, *arguments, **keywords)
+        answer = act()
+        if due and name in CHANGES:
+            self.late = act if fault == "late" else self.late
+            if fault == "repeat":
+                act()
         if due and fault == "lose":
             raise OSError(errno.EIO, "the answer was lost")
         if due and fault == "stop after":

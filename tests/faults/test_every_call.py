@@ -65,8 +65,10 @@ def test_a_build_that_is_refused_or_stopped(fresh, fault):
         for thread in threading.enumerate():
             if thread.name == "lease":
                 thread.join(10)
+        with contextlib.suppress(OSError):
+            faulty.storage.late()
         check(store)
-        if faulty.storage.gone:  # its process number lives on here, and its lease with it
+        if faulty.storage.gone or fault == "late":  # its process number lives on here, and its lease with it
             store.storage.remove(leases.lease_path(store.storage, "train", "k1"))
         assert read(build(store)) == PAYLOAD
         check(store)
@@ -99,7 +101,15 @@ def test_a_collector_that_comes_again_and_again(fresh, suspected):
         assert read(build(store)) == PAYLOAD
 
 
-@pytest.mark.parametrize("stride", [7, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize(
+    ("fresh", "stride"),
+    [
+        ("local", 7),
+        pytest.param("local", 1, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+        pytest.param("s3", 35, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+    ],
+    indirect=["fresh"],
+)
 def test_a_builder_goes_on_in_the_middle_of_a_collection(fresh, suspected, stride):
     """It sleeps before its n-th call until the collector has come to its m-th."""
     calls, m = count_calls(fresh(), build), 1
@@ -124,7 +134,7 @@ def test_a_builder_goes_on_in_the_middle_of_a_collection(fresh, suspected, strid
             assert read(build(store)) == PAYLOAD
             if m > collector.storage.count:
                 break
-            m += stride if store.storage.local else 5 * stride
+            m += stride
 
 
 def test_another_builder_takes_over_from_one_that_looks_dead(fresh, suspected):

@@ -120,6 +120,16 @@ class TestASleepingBuilder:
         store.build("train", "k1", {}, builder)
         assert not list(Path(store.root, "leases").rglob("*.json"))
 
+    def test_nor_does_a_lease_that_nobody_keeps(self, store, monkeypatch):
+        """Written once more after it was released, as a repeated request may be; its process lives."""
+        monkeypatch.setattr(leases, "STUCK_SECONDS", 0.3)
+        path, left = leases.lease_path(store.storage, "train", "k1"), []
+        with leases.hold(store.storage, "train", "k1", [], lambda: False):
+            left.append(store.storage.read(path))
+        store.storage.put(path, left[0])
+        assert leases.owner(left[0]) == "alive"
+        assert read(build(store)) == PAYLOAD
+
 
 class TestClocks:
     @pytest.mark.parametrize("hours", [-1, 0.017, 1, 10_000])
