@@ -144,9 +144,10 @@ def test_another_builder_takes_over_from_one_that_looks_dead(fresh, suspected):
         faulty = faulty_store(store, "meanwhile", nth, lambda store=store, built=built: built.append(build(store)))
         mine = build(faulty)
         check(store)
-        assert read(mine) == PAYLOAD
-        assert {a.path for a in built} <= {mine.path}
-        assert store.open("train", "k1").path == mine.path
+        paths = {artifact.path for artifact in (mine, *built)}
+        assert len(paths) == 1 or not store.storage.local  # S3 has no lock: both may publish, one after the other
+        assert store.open("train", "k1").path in paths
+        assert all(read(artifact) == PAYLOAD for artifact in (mine, *built))
 
 
 @pytest.mark.parametrize("fault", FAULTS)
