@@ -289,9 +289,10 @@ class Storage:
 
     def remove_if(self, path: str, data: bytes) -> None:
         """Remove a file if it still holds `data`: what another process has put in its place stays."""
+        if self.read(path) != data:
+            return
         if not self.local:
-            if self.read(path) == data:
-                self.remove(path)
+            self.remove(path)
             return
         self._check_folder(path)
         with suppress(FileNotFoundError):

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from faulty import PAYLOAD, build, check, faulty_store, read
 
@@ -52,6 +53,7 @@ def asleep(store, tmp_path) -> Iterator[Callable[[], None]]:
     )
     wait_for((tmp_path / "half").exists)
     process.send_signal(signal.SIGSTOP)
+    wait_for(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
 
     def wake() -> None:
         (tmp_path / "go").touch()
