@@ -103,7 +103,7 @@ def kill_often(loop: Loop, num_kills: int, num_stages: int, seed: int) -> None:
 @pytest.mark.parametrize(
     ("num_kills", "settings"),
     [
-        pytest.param(2, (), id="two kills"),
+        pytest.param(1, (), id="one kill"),
         pytest.param(10, ("generations=5",), id="ten kills", marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
     ],
 )

@@ -92,6 +92,7 @@ def check(said: str, last: str) -> None:
         assert noise not in said, said
 
 
+@pytest.mark.slow
 def test_told_to_stop_by_a_scheduler_and_by_a_lost_connection_a_loop_goes_on(tmp_path, tiny_values):
     loop = Command(tmp_path / "loop", tiny_values, "generations=0", *SETTINGS)
     check(loop.stop(signal.SIGTERM, loop.is_training), "stopped by SIGTERM; the same command goes on from here")

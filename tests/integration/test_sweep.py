@@ -169,6 +169,7 @@ def block(store: StageStore, sweep: Sweep, arm: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_loop_that_always_fails_is_named_and_the_others_are_done(local_ray, sweep_values, tmp_path, capsys):
     values = sweep_values | {"max_retries": 1}
     sweep, store = parse_sweep(values), StageStore(tmp_path / "store")
@@ -219,6 +220,7 @@ def kill_trial_once(run_folder: Path, killed: list[int]) -> None:
             return
 
 
+@pytest.mark.slow
 def test_a_trial_killed_once_is_tried_again(local_ray, grid, done, tmp_path):
     store, killed = StageStore(tmp_path / "store"), list[int]()
     killer = threading.Thread(target=kill_trial_once, args=(tmp_path / "store" / "runs", killed), daemon=True)
@@ -231,9 +233,8 @@ def test_a_trial_killed_once_is_tried_again(local_ray, grid, done, tmp_path):
         assert metrics(store, loop.run) == metrics(done[0], loop.run)
 
 
-@pytest.mark.parametrize("share", [pytest.param(0.5, id="half"), *(
-    pytest.param(share, id=f"{share:.0%}", marks=pytest.mark.slow) for share in (0.1, 0.9)
-)])  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_the_driver_killed_and_started_again_ends_with_the_same_frame(grid, done, sweep_values, tmp_path, share):
     store = StageStore(tmp_path / "store")
     recipe, log = tmp_path / "grid.yaml", tmp_path / "log.txt"

@@ -112,7 +112,7 @@ def undisturbed(local_ray, tiny, tmp_path_factory) -> Callable[[int], Artifact]:
     return fit_once
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize("num_workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_any_number_of_workers_computes_the_same_losses(undisturbed, num_workers):
     """33 images a step: two workers take 16 and 17, and the mean must still be that over the 33."""
     alone, together = losses_of(undisturbed(0)), losses_of(undisturbed(num_workers))
@@ -169,7 +169,8 @@ def fit_with_a_kill(experiment, store: StageStore) -> Artifact:
     return artifact
 
 
-@pytest.mark.parametrize("num_workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [1, 2])
 def test_a_killed_worker_changes_nothing(undisturbed, tiny, empty_store, num_workers):
     settings = (*LONG, f"training.num_workers={num_workers}", "training.checkpoint_every=25")
     killed = fit_with_a_kill(tiny(*settings), empty_store)
@@ -180,7 +181,12 @@ def test_a_killed_worker_changes_nothing(undisturbed, tiny, empty_store, num_wor
 
 
 @pytest.mark.parametrize(
-    "left", [b"", b'{"checkpoint_res', b'{"checkpoint_results": [{"checkpoint_dir_name": "gone"}]}']
+    "left",
+    [
+        b'{"checkpoint_res',
+        pytest.param(b"", marks=pytest.mark.slow),
+        pytest.param(b'{"checkpoint_results": [{"checkpoint_dir_name": "gone"}]}', marks=pytest.mark.slow),
+    ],
 )
 def test_a_list_of_checkpoints_that_a_kill_has_torn_is_begun_anew(undisturbed, tiny, empty_store, left):
     """Ray Train writes it in place, and begins no run with such a one."""
