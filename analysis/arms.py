@@ -14,11 +14,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from autophagy.config import Experiment, Section
-from autophagy.frames import KEYS
+from autophagy.common.errors import UserError
+from autophagy.common.section import Section
+from autophagy.config import Experiment
 from autophagy.metrics import METRICS
-from autophagy.pictures import band
-from autophagy.records import UserError
+from autophagy.runs.frames import KEYS
+from autophagy.runs.pictures import band
 
 
 def check_metric(frame: pd.DataFrame, metric: str) -> str:

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 from arms import check_metric, counted, last, last_rows, random_arms
 
-from autophagy.pictures import FEW_SEEDS, MAIN_METRICS, band
-from autophagy.pictures import collapse_curves as draw_curves
-from autophagy.records import GenerationRecord, UserError
+from autophagy.common.errors import UserError
+from autophagy.common.records import GenerationRecord
+from autophagy.runs.pictures import FEW_SEEDS, MAIN_METRICS, band
+from autophagy.runs.pictures import collapse_curves as draw_curves
 
 
 def bands(frame: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -11,8 +11,8 @@ import pandas as pd
 from arms import area, check_metric, counted, higher_is_better, mark, random_arms, settings
 from scipy import stats
 
-from autophagy.pictures import COLOURS, GREY, direction, png, title
-from autophagy.records import UserError
+from autophagy.common.errors import UserError
+from autophagy.runs.pictures import COLOURS, GREY, direction, png, title
 
 LEVEL = 0.05
 MOST_FLIPPED = 12  # pairs whose 2^n signs are all tried

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from diagnostics import Finding
 
-from autophagy.artifacts import read_manifest
-from autophagy.loop import read_records
-from autophagy.storage import at_once
+from autophagy.common.versions import COMPARED, series
+from autophagy.runs.folder import read_records
 from autophagy.store import StageStore
-from autophagy.versions import COMPARED, series
+from autophagy.store.artifacts import read_manifest
+from autophagy.store.storage import at_once
 
 KINDS = ("train", "evaluate")  # what makes the numbers, and what measures them
 MOST_STAGES = 1000  # whose manifests are read: one request each

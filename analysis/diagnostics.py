@@ -15,10 +15,10 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from autophagy.frames import read_loops
-from autophagy.loop import read_records
-from autophagy.outcomes import Outcome, read_outcomes
-from autophagy.records import FEATURES
+from autophagy.common.samples import FEATURES
+from autophagy.runs.folder import read_records
+from autophagy.runs.frames import read_loops
+from autophagy.runs.outcomes import Outcome, read_outcomes
 from autophagy.store import Artifact, StageStore
 
 Severity = Literal["warning", "note", "ok"]

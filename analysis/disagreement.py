@@ -10,8 +10,8 @@ import pandas as pd
 from arms import check_metric, higher_is_better, summary
 from scipy import stats
 
-from autophagy.pictures import GREY, MAIN_METRICS, png, title
-from autophagy.records import UserError
+from autophagy.common.errors import UserError
+from autophagy.runs.pictures import GREY, MAIN_METRICS, png, title
 
 
 def scores(frame: pd.DataFrame, metrics: Sequence[str] = MAIN_METRICS) -> pd.DataFrame:

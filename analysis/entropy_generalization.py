@@ -16,7 +16,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from autophagy.frames import runs_frame
+from autophagy.runs.frames import runs_frame
 from autophagy.store import StageStore
 
 X, Y = "entropy", "log generalization score"

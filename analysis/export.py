@@ -10,7 +10,7 @@ import pandas as pd
 from arms import higher_is_better, number, summary
 from compare import paired_tests
 
-from autophagy.pictures import FEW_SEEDS, MAIN_METRICS, title
+from autophagy.runs.pictures import FEW_SEEDS, MAIN_METRICS, title
 
 _ESCAPED = {"\\": r"\textbackslash{}"} | {character: f"\\{character}" for character in "&%$#_{}"}
 _ESCAPED |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from arms import higher_is_better, number, summary
 
-from autophagy.pictures import GREY, direction, png, title
-from autophagy.records import UserError
+from autophagy.common.errors import UserError
+from autophagy.runs.pictures import GREY, direction, png, title
 
 ROWS, COLUMNS, SCENARIO = "selection.strategy", "keep_ratio", "scenario.kind"
 

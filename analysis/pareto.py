@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 from arms import check_metric, higher_is_better, last, mark, summary
 
-from autophagy.pictures import COLOURS, GREY, direction, png, title
-from autophagy.records import UserError
+from autophagy.common.errors import UserError
+from autophagy.runs.pictures import COLOURS, GREY, direction, png, title
 
 MOST_NAMED = 8  # of more arms only the efficient ones are named
 LOG_RANGE = 10  # values that span more are drawn on a logarithmic axis

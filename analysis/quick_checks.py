@@ -13,20 +13,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from autophagy.data import read_images, to_numpy
-from autophagy.loop import read_records
+from autophagy.common.samples import CONFIDENCE, FEATURES, IMAGE, LABEL, LATENT, REAL, SAMPLE_ID, origin_generation
+from autophagy.common.seeds import rng_for
+from autophagy.data.tables import to_numpy
 from autophagy.metrics import TooFewRows, balanced_unit_rows, ole_score
-from autophagy.records import (
-    CONFIDENCE,
-    FEATURES,
-    IMAGE,
-    LABEL,
-    LATENT,
-    REAL,
-    SAMPLE_ID,
-    origin_generation,
-    rng_for,
-)
+from autophagy.runs.folder import read_records
+from autophagy.stages.payloads import read_images
 from autophagy.store import Artifact, StageStore
 
 PER_GENERATION = 200  # points of a scatter plot, and images encoded at further timesteps
@@ -147,7 +139,7 @@ def ole_by_timestep(loop: StoredLoop, timesteps: Sequence[int] = (), count: int 
     Args:
         timesteps: In 0 .. num_train_timesteps - 1; none: the probe's own, from cached latents.
     """
-    from autophagy.scoring import Encoder
+    from autophagy.stages.payloads import load_encoder
 
     probe = loop.needed("probe")
     rows = []
@@ -157,7 +149,7 @@ def ole_by_timestep(loop: StoredLoop, timesteps: Sequence[int] = (), count: int 
     else:
         import torch
 
-        encoder = Encoder(loop.needed("train"), probe.info["pool"], probe.info["seed"], torch.device("cpu"))
+        encoder = load_encoder(loop.needed("train"), probe.info["pool"], probe.info["seed"], torch.device("cpu"))
         for k in (REAL, *loop.generations):
             images, label, ids = loop.images(k, count)
             rows += [(k, t, _ole(encoder.encode(images.copy(), ids, t), label)) for t in timesteps]

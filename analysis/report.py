@@ -32,9 +32,10 @@ from report_answer import MAIN, against_random, answer_table, headline
 from survival import shares
 
 from autophagy.cli import DEFAULT_STORE, fail
-from autophagy.frames import LOOPS, read_loops, runs_frame, sweep_frame
-from autophagy.pictures import MAIN_METRICS
-from autophagy.records import UserError, without_secrets
+from autophagy.common.errors import UserError, without_secrets
+from autophagy.runs.folder import LOOPS
+from autophagy.runs.frames import read_loops, runs_frame, sweep_frame
+from autophagy.runs.pictures import MAIN_METRICS
 from autophagy.store import StageStore
 
 TEMPLATES = Path(__file__).parent / "templates"

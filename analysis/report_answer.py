@@ -11,8 +11,8 @@ from arms import last, summary
 from compare import paired_tests
 from figures import title
 
-from autophagy.pictures import FEW_SEEDS
-from autophagy.records import UserError
+from autophagy.common.errors import UserError
+from autophagy.runs.pictures import FEW_SEEDS
 
 MAIN = "fid"  # what decides
 BESIDE = ("precision", "recall", "confidence", "entropy", "real_share")  # also in the table

@@ -21,10 +21,10 @@ from quick_checks import (
 )
 from report_answer import number
 
-from autophagy.lineage import code_tags
-from autophagy.loop import EXPERIMENT, read_records
-from autophagy.records import REAL
+from autophagy.common.samples import REAL
+from autophagy.runs.folder import EXPERIMENT, read_records
 from autophagy.store import StageStore
+from autophagy.tracking.lineage import code_tags
 
 MOST_SHEETS = 11  # arms with sample sheets
 MOST_PIXELS = 3_000_000  # of all sheets: about as many bytes at worst

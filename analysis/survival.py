@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 from collapse_curves import bands
 
-from autophagy.pictures import GREY, png
-from autophagy.records import REAL, UserError
+from autophagy.common.errors import UserError
+from autophagy.common.samples import REAL
+from autophagy.runs.pictures import GREY, png
 
 
 def shares(frame: pd.DataFrame) -> pd.DataFrame:

@@ -25,10 +25,11 @@ import pareto
 import survival
 from arms import check_metric, higher_is_better, random_arms
 
-from autophagy.frames import mlflow_frame, sweep_frame
-from autophagy.pictures import MAIN_METRICS
-from autophagy.records import UserError
+from autophagy.common.errors import UserError
+from autophagy.runs.frames import sweep_frame
+from autophagy.runs.pictures import MAIN_METRICS
 from autophagy.store import StageStore
+from autophagy.tracking.reading import mlflow_frame
 
 ARMS_A_PICTURE = 8
 

@@ -21,14 +21,18 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from autophagy.config import Experiment, flatten
-from autophagy.frames import mlflow_frame, runs_frame
-from autophagy.loop import EXPERIMENT, RECORDS
+from autophagy.common.records import GenerationRecord
+from autophagy.common.seeds import rng_for
+from autophagy.config import Experiment
+from autophagy.config.settings import flatten
 from autophagy.metrics import METRICS
-from autophagy.recipes import lsf_digits, variant
-from autophagy.records import GenerationRecord, RunInfo, rng_for
+from autophagy.recipes.loops import lsf_digits, variant
+from autophagy.runs.folder import EXPERIMENT, RECORDS
+from autophagy.runs.frames import runs_frame
 from autophagy.store import StageStore
-from autophagy.tracking import MLflowTracker
+from autophagy.tracking.mlflow import MLflowTracker
+from autophagy.tracking.reading import mlflow_frame
+from autophagy.tracking.tracker import RunInfo
 
 GENERATIONS, NUM_METRICS = 5, 30
 FULL, QUICK = (100, 200, 500, 1000), (10, 20, 40)

@@ -79,14 +79,21 @@ def plain_loop(recipe: str, settings: list[str]) -> dict[str, float]:
     import torch
     from torch import nn
 
-    from autophagy.data import load_images, split
-    from autophagy.denoiser import autocast, build_denoiser, latents, noise_schedule, to_unit
-    from autophagy.features import CLASSIFIER_BATCH, CLASSIFIER_STEPS, Classifier
+    from autophagy.data.pixels import load_images
+    from autophagy.data.splits import split
+    from autophagy.denoisers.diffusion import noise_schedule
+    from autophagy.denoisers.guidance import Denoisers
+    from autophagy.denoisers.latents import latents
+    from autophagy.denoisers.noise import to_unit
+    from autophagy.denoisers.precision import autocast
+    from autophagy.denoisers.sampling import sample_images
+    from autophagy.denoisers.unet import build_denoiser
+    from autophagy.features.networks import Classifier
+    from autophagy.features.probe import FIXED_PENALTY, PENALTIES, TIMESTEPS, Probe, Split, fit_linear
     from autophagy.metrics import Measured, measure, real_vs_real
-    from autophagy.probe import FIXED_PENALTY, PENALTIES, TIMESTEPS, Probe, Split, fit_linear
     from autophagy.recipes import load_experiment
-    from autophagy.sampling import Denoisers, sample_images
-    from autophagy.scoring import PROBE_COMPARISON
+    from autophagy.stages.feature_network import CLASSIFIER_BATCH, CLASSIFIER_STEPS
+    from autophagy.stages.probe import PROBE_COMPARISON
 
     e = load_experiment(recipe, settings)
     cpu = torch.device("cpu")

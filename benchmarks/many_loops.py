@@ -107,7 +107,7 @@ def environment() -> Mapping[str, str]:
 
 def of_store(path: str, count: int) -> dict[str, float]:
     """What is in a store, and how long it takes to look; every loop must be whole."""
-    from autophagy.frames import sweep_frame
+    from autophagy.runs.frames import sweep_frame
     from autophagy.store import StageStore
 
     sizes = [os.path.getsize(Path(where, file)) for where, _, files in os.walk(path) for file in files]

@@ -26,7 +26,7 @@ from typing import Any
 
 from processes import Watch, cpu_by_role, figure, markdown
 
-from autophagy.cluster import IDLE_MS
+from autophagy.engine.cluster import IDLE_MS
 
 STRATEGIES = ("random", "class_balanced_random", "oldest_first", "lsf")
 CONCURRENT = 4  # loops at once, whatever the number of nodes
@@ -94,9 +94,9 @@ def run(store: str, num_nodes: int, num_seeds: int, generations: int, epochs: in
     import ray
     from ray.cluster_utils import Cluster
 
+    from autophagy.config.sweep import parse_sweep
     from autophagy.store import StageStore
-    from autophagy.sweep import run_sweep
-    from autophagy.sweep_config import parse_sweep
+    from autophagy.sweeps.sweep import run_sweep
 
     base = BASE | {"generations": generations, "training": BASE["training"] | {"epochs": epochs}}
     axes = {"selection.strategy": list(STRATEGIES)}

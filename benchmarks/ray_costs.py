@@ -18,13 +18,14 @@ import many_loops
 import numpy as np
 from processes import Watch, cpu_by_role
 
-from autophagy import leases
+from autophagy.common.records import GenerationRecord
+from autophagy.config.expand import Loop, loops
+from autophagy.config.sweep import Sweep, parse_sweep
+from autophagy.engine.job import Job
+from autophagy.engine.workers import run_in_worker
 from autophagy.graph import plan_loop
-from autophagy.records import GenerationRecord
-from autophagy.stages import Job, run_in_worker
-from autophagy.store import Attempt, StageStore
-from autophagy.sweep_config import Loop, Sweep, loops, parse_sweep
-from autophagy.sweep_progress import SweepProgress
+from autophagy.store import Attempt, StageStore, leases
+from autophagy.sweeps.progress import SweepProgress
 
 GENERATIONS = 12  # of the loop that is looked at
 SETTLED = 4  # generations after which everything that is loaded once is loaded
@@ -82,7 +83,7 @@ def waiting_costs(store: StageStore, counts: Sequence[int]) -> dict[str, float]:
 
 def wait(store: StageStore, count: int) -> dict[str, float]:
     """What so many loops at once cost, by role, while somebody holds the lease of their first stage."""
-    from autophagy.trials import Setting, run_trials
+    from autophagy.sweeps.trials import Setting, run_trials
 
     sweep, made = copies(count, 0, seed=1000 + count)
     real = plan_loop(made[0].experiment)[0]["real"]
@@ -126,7 +127,7 @@ def standing(count: int) -> dict[str, float]:
 
 def generation_costs(store: StageStore, known: Mapping[str, float]) -> dict[str, float]:
     """One loop through Ray Tune, all of its stages computed: what a generation costs beside computing and waiting."""
-    from autophagy.trials import Setting, run_trials
+    from autophagy.sweeps.trials import Setting, run_trials
 
     sweep, made = copies(1, GENERATIONS)
     samples = Samples()
@@ -166,8 +167,8 @@ def light_trials(store: StageStore, count: int, reports: int, metrics: Mapping[s
     """CPU and wall seconds of the driver for trials that only report, with the platform's own referee and settings."""
     from ray import tune
 
-    from autophagy.cluster import waiting_room
-    from autophagy.trials import Referee, Reporter, quiet
+    from autophagy.engine.cluster import waiting_room
+    from autophagy.sweeps.trials import Referee, Reporter, quiet
 
     sweep, made = copies(count, reports - 1)
     by_name = {loop.run: loop for loop in made}

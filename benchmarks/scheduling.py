@@ -27,10 +27,10 @@ from queueing import Station, Steady, Visit, offered, simulate, undisturbed
 from ray_costs import copies, generation_costs, task_costs, told, trial_costs, waiting_costs
 from server_costs import mlflow_costs, storage_costs
 
-from autophagy.cluster import LOOP_BYTES
-from autophagy.loop import read_records
-from autophagy.storage import AT_ONCE
+from autophagy.engine.cluster import LOOP_BYTES
+from autophagy.runs.folder import read_records
 from autophagy.store import StageStore
+from autophagy.store.storage import AT_ONCE
 
 LIGHT, REAL = (4, 16, 48), (2, 12)  # trials and loops at once that are measured
 MEMORY = 1 << 40  # bytes that Ray is told there are, so that it does not limit how many

@@ -14,14 +14,14 @@ from pathlib import Path
 from processes import cpu_by_role, delayed, mlflow_server, s3_server, s3_uri
 from ray_costs import GENERATIONS, WINDOW, copies
 
-from autophagy import leases
-from autophagy.config import flatten
+from autophagy.common.records import GenerationRecord
+from autophagy.config.expand import Loop
+from autophagy.config.settings import flatten
+from autophagy.engine.stage import Stage
 from autophagy.loop import run_loop
-from autophagy.records import GenerationRecord, RunInfo
-from autophagy.stages import Stage
-from autophagy.store import Artifact, StageStore
-from autophagy.sweep_config import Loop
-from autophagy.sweep_progress import SweepProgress
+from autophagy.store import Artifact, StageStore, leases
+from autophagy.sweeps.progress import SweepProgress
+from autophagy.tracking.tracker import RunInfo
 
 DELAY = 0.05  # seconds by which answers of object storage are delayed, to see how many are waited for in turn
 _REQUEST = re.compile(r'"(?:\x1b\[[0-9;]*m)*(\w+) (\S+) HTTP')  # of the S3 server's log
@@ -36,7 +36,7 @@ def info_of(name: str, experiment: Loop) -> RunInfo:
 
 def mlflow_costs(folder: Path, store: StageStore, records: Sequence[GenerationRecord]) -> dict[str, float]:
     """What an MLflow server with one worker process and SQLite needs for a loop, and what it can take in."""
-    from autophagy.tracking import MLflowTracker
+    from autophagy.tracking.mlflow import MLflowTracker
 
     loop = copies(1, GENERATIONS)[1][0]
     pictures = [folder / name for name in ("collapse_curves.png", "samples.png")]
@@ -84,7 +84,7 @@ def sustained(uri: str, server: int, loop: Loop, records: Sequence[GenerationRec
 
 def log_for(order: tuple[str, str, Loop, Sequence[GenerationRecord], float]) -> int:
     """Log loops until the time is over; how many generations."""
-    from autophagy.tracking import MLflowTracker
+    from autophagy.tracking.mlflow import MLflowTracker
 
     uri, name, loop, records, seconds = order
     count, limit = 0, time.monotonic() + seconds
@@ -177,7 +177,7 @@ def driver_requests(store: StageStore, remote: StageStore, requests: Requests) -
     """Requests of the driver for each loop, when it looks over a sweep that has ended and writes its tables again."""
     from pyarrow.fs import copy_files
 
-    from autophagy.grid import run_grid
+    from autophagy.sweeps.sweep import run_grid
 
     copy_files(store.root, remote.root, source_filesystem=store.fs, destination_filesystem=remote.fs)
     totals = []

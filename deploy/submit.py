@@ -10,8 +10,8 @@ import os
 import shlex
 import sys
 
-from autophagy.lineage import code_tags
-from autophagy.records import without_secrets
+from autophagy.common.errors import without_secrets
+from autophagy.tracking.lineage import code_tags
 
 
 def words(name: str) -> list[str]:

@@ -12,7 +12,7 @@ def __getattr__(name: str) -> object:
 
         return run_loop
     if name == "run_sweep":
-        from autophagy.sweep import run_sweep
+        from autophagy.sweeps.sweep import run_sweep
 
         return run_sweep
     raise AttributeError(f"module 'autophagy' has no attribute {name!r}")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from autophagy.choices import make_choice
+from autophagy.common.section import make_choice
 
 
 class Correction(BaseModel):

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
-from autophagy.config import CLUSTERED, Experiment, Model
+from autophagy.common.samples import DENOISING_ERROR, LATENT
+from autophagy.common.seeds import seed_for
+from autophagy.config import Experiment
 from autophagy.corrections import Neon, SelfCorrection, SelfTrained, Sims
-from autophagy.curation import ingest, rescore, select
-from autophagy.evaluation import evaluate
-from autophagy.features import fit_feature_network
-from autophagy.hooks import correct, extrapolate, fit_centres
-from autophagy.labels import assign_labels
-from autophagy.records import DENOISING_ERROR, LATENT, seed_for
-from autophagy.sampling import generate
-from autophagy.scoring import fit_probe, score_real
-from autophagy.sources import absolute, fingerprint
-from autophagy.stages import Place, Stage
-from autophagy.training import train
+from autophagy.data.config import CLUSTERED
+from autophagy.data.sources.open import absolute, fingerprint
+from autophagy.denoisers.config import Model
+from autophagy.engine.job import Place
+from autophagy.engine.stage import Stage, Stages
+from autophagy.stages.correct import correct, fit_centres
+from autophagy.stages.evaluate import evaluate
+from autophagy.stages.extrapolate import extrapolate
+from autophagy.stages.feature_network import fit_feature_network
+from autophagy.stages.generate import generate
+from autophagy.stages.labels import assign_labels
+from autophagy.stages.probe import fit_probe
+from autophagy.stages.real import ingest
+from autophagy.stages.rescore import rescore
+from autophagy.stages.score import score_real
+from autophagy.stages.select import select
+from autophagy.stages.train import train
 
 SCORES_VERSION = 2  # of the columns of `score` and `generate`
 METRICS_VERSION = 2  # of the numbers of `evaluate`
-Generation = dict[str, Stage]  # stages of one generation by name, in the order they run
 
 
-def plan_loop(experiment: Experiment) -> list[Generation]:
+def plan_loop(experiment: Experiment) -> list[Stages]:
     """Every stage of a loop, by generation. Nothing is computed, and no artifact is read."""
     g = Graph(experiment)
     model = g.start()
@@ -50,9 +57,9 @@ class Graph:
 
     def __init__(self, experiment: Experiment) -> None:
         self.e = experiment
-        self.shared: Generation = {}
-        self.refitted: Generation = {}
-        self.rescored: Generation = {}
+        self.shared: Stages = {}
+        self.refitted: Stages = {}
+        self.rescored: Stages = {}
         self.on_gpu = {"use_gpu": experiment.training.use_gpu}
         self.streaming = {
             "use_gpu": experiment.generation.use_gpu,
@@ -110,10 +117,10 @@ class Graph:
             return
         self._share(Stage("labels", assign_labels, config, inputs, self.on_gpu))
 
-    def _labels(self) -> Generation:
+    def _labels(self) -> Stages:
         return {"labels": self.shared["labels"]} if "labels" in self.shared else {}
 
-    def _conditions(self) -> Generation:
+    def _conditions(self) -> Stages:
         """The labels that a model is trained on."""
         return self._labels() if self.e.model.conditional else {}
 
@@ -153,11 +160,11 @@ class Graph:
             config["error_seed"] = seed_for(e.seed, "denoising-error")
         return config
 
-    def _scoring(self) -> Generation:
+    def _scoring(self) -> Stages:
         roles = {"real": "real", "network": "feature_network", "encoder": "train", "probe": "probe", "labels": "labels"}
         return {role: self.shared[name] for role, name in roles.items() if name in self.shared}
 
-    def training_set(self, k: int, samples: list[Stage]) -> Generation:
+    def training_set(self, k: int, samples: list[Stage]) -> Stages:
         """What generation k >= 1 is trained on."""
         e = self.e
         pool = {
@@ -168,7 +175,7 @@ class Graph:
         } | self._unseen(k)
         sources = self._sources(k, samples)
         inputs = {"real": self.shared["real"]} | self._labels() | sources
-        stages: Generation = {}
+        stages: Stages = {}
         if self.refitted:
             stages["rescore"] = self._rescore(k, pool, inputs)
         # How often the probe is refitted shows in the inputs: until it is, loops have their stages in common.
@@ -181,7 +188,7 @@ class Graph:
             stages["correct"] = Stage("correct", correct, config, inputs, self.on_gpu, generation=k)
         return stages
 
-    def _rescore(self, k: int, pool: dict[str, Any], inputs: Generation) -> Stage:
+    def _rescore(self, k: int, pool: dict[str, Any], inputs: Stages) -> Stage:
         """The candidates of generation k that the refitted probe has not scored for an earlier one."""
         config = pool | {"shard_size": 4 * self.e.generation.shard_size, "latents": LATENT in self.e.selection.needs}
         inputs = inputs | self.refitted | self.rescored
@@ -189,14 +196,14 @@ class Graph:
         self.rescored[f"rescore/{k}"] = stage
         return stage
 
-    def refresh(self, k: int, model: Stage) -> Generation:
+    def refresh(self, k: int, model: Stage) -> Stages:
         """The probe that scores candidates from now on, where it is time to refit it on the model of generation k."""
         if not self.e.refresh or k % self.e.refresh or k == self.e.generations:
             return {}
         self.refitted, self.rescored = {"encoder": model, "probe": self._probe(k, model)}, {}
         return {"probe": self.refitted["probe"]}
 
-    def model(self, k: int, stages: Generation, samples: list[Stage], previous: Stage) -> Generation:
+    def model(self, k: int, stages: Stages, samples: list[Stage], previous: Stage) -> Stages:
         """The model of generation k >= 1 from its training set, and what a correction makes of it."""
         init = {"previous": previous, "initial": self.shared["train"], "scratch": None}[self.e.training.init]
         inputs = {"real": self.shared["real"]} | self._conditions() | self._trained_on(k, stages, samples)
@@ -224,9 +231,7 @@ class Graph:
             made["extrapolate"] = Stage("extrapolate", extrapolate, {"weight": correction.weight}, inputs, generation=k)
         return made
 
-    def _train(
-        self, k: int, inputs: Generation, model: Model | None = None, auxiliary: SelfTrained | None = None
-    ) -> Stage:
+    def _train(self, k: int, inputs: Stages, model: Model | None = None, auxiliary: SelfTrained | None = None) -> Stage:
         """Training generation k on whatever the inputs say; generation 0 trains on R."""
         training, budget, epochs = self.e.training, self.e.budget, self.e.training.epochs
         settings = self._training(k)
@@ -256,11 +261,11 @@ class Graph:
         unused = ("epochs", "equal_steps", "init") if k == 0 else ("initial_epochs", "init")
         return {n: v for n, v in settings.items() if n not in unused}
 
-    def _sources(self, k: int, samples: list[Stage]) -> Generation:
+    def _sources(self, k: int, samples: list[Stage]) -> Stages:
         """The samples that generation k may choose from."""
         return {f"samples/{j}": samples[j] for j in self.e.scenario.origins(k)}
 
-    def _trained_on(self, k: int, stages: Generation, samples: list[Stage]) -> Generation:
+    def _trained_on(self, k: int, stages: Stages, samples: list[Stage]) -> Stages:
         if "correct" in stages:
             return {"training_set": stages["correct"]}
         return {"select": stages["select"]} | self._sources(k, samples)
@@ -296,7 +301,7 @@ class Graph:
             work=count * e.generation.num_inference_steps,
         )
 
-    def evaluate(self, k: int, generated: Stage, samples: list[Stage], stages: Generation | None = None) -> Stage:
+    def evaluate(self, k: int, generated: Stage, samples: list[Stage], stages: Stages | None = None) -> Stage:
         """The metrics of generation k, made of the earlier `samples`."""
         e = self.e
         config = {"metrics": e.metrics.keyed(), "generation": k, "budget": e.budget, "seed": e.seed}

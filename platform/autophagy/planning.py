@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from autophagy.graph import Generation
-from autophagy.stages import Stage, device_seconds, num_bytes, seconds
+from autophagy.engine.costs import device_seconds, num_bytes, seconds
+from autophagy.engine.stage import Stage, Stages
 from autophagy.store import StageStore
 
 
@@ -33,7 +33,7 @@ class Known:
         return self.manifests[stage.name]
 
 
-def plan_table(generations: Sequence[Generation], store: StageStore | None) -> Iterator[str]:
+def plan_table(generations: Sequence[Stages], store: StageStore | None) -> Iterator[str]:
     """Lines of text: a stage of a loop each, then totals. Expected seconds come from the store's own history.
 
     Args:
@@ -69,7 +69,7 @@ class Kind:
     bytes: float = 0.0
 
 
-def plan_sweep(loops: Iterable[Sequence[Generation]], store: StageStore | None) -> Iterator[str]:
+def plan_sweep(loops: Iterable[Sequence[Stages]], store: StageStore | None) -> Iterator[str]:
     """Lines of text: a kind of stage each, then what the sweep is expected to cost, from the store's own history."""
     known = Known(store)
     kinds: dict[str, Kind] = {}

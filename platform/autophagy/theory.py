@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from autophagy.records import REAL, origin_generation, rng_for, sample_ids, sample_index
+from autophagy.common.samples import REAL, origin_generation, sample_ids, sample_index
+from autophagy.common.seeds import rng_for
 from autophagy.scenarios import (
     Accumulate,
     AccumulateSubsample,

@@ -10,10 +10,11 @@ from pathlib import Path
 import yaml
 from services import Driver
 
+from autophagy.config.expand import loops
+from autophagy.config.sweep import Sweep
 from autophagy.graph import plan_loop
-from autophagy.outcomes import read_outcomes
+from autophagy.runs.outcomes import read_outcomes
 from autophagy.store import StageStore
-from autophagy.sweep_config import Sweep, loops
 
 Metrics = dict[str, list[dict[str, float]]]  # run -> generation -> metrics
 

@@ -12,7 +12,7 @@ import pytest
 from cases import Case, run_alone
 from services import ENVIRONMENT, Door, Nodes, Service, free_port
 
-from autophagy.sweep_config import parse_sweep
+from autophagy.config.sweep import parse_sweep
 
 
 @pytest.fixture(scope="session")

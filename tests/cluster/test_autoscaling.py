@@ -12,8 +12,8 @@ import pytest
 from cases import Case, run_alone
 from services import Autoscaled, Driver, wait_for
 
+from autophagy.config.sweep import parse_sweep
 from autophagy.store import StageStore
-from autophagy.sweep_config import parse_sweep
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 

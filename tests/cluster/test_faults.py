@@ -13,8 +13,8 @@ from cases import Case, under_way
 from mlflow import MlflowClient
 from services import Driver, Nodes, wait_for
 
+from autophagy.config.expand import loops
 from autophagy.store import StageStore
-from autophagy.sweep_config import loops
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from autophagy.common.records import GenerationRecord
 from autophagy.metrics import (
     METRICS,
     Measured,
@@ -25,7 +26,6 @@ from autophagy.metrics import (
     total_variance,
     vendi_score,
 )
-from autophagy.records import GenerationRecord
 
 
 def measured(**changes):

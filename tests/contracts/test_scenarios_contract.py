@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from autophagy.records import REAL, UserError, origin_generation, sample_ids, sample_index
+from autophagy.common.errors import UserError
+from autophagy.common.samples import REAL, origin_generation, sample_ids, sample_index
 from autophagy.scenarios import SCENARIOS, AnyScenario, Pool, make_scenario, num_candidates
 
 NUM_REAL, BUDGET, KEEP_RATIO, GENERATIONS = 25, 30, 0.75, 4

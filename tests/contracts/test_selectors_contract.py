@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from autophagy.records import REAL, UserError, origin_generation, sample_ids
+from autophagy.common.errors import UserError
+from autophagy.common.samples import REAL, origin_generation, sample_ids
 from autophagy.selection import SELECTORS, AnySelector, Candidates, make_selector
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -17,10 +17,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
-from autophagy.grid import claim
+from autophagy.config.expand import loops
+from autophagy.config.sweep import parse_sweep
 from autophagy.loop import run_loop
 from autophagy.store import StageStore
-from autophagy.sweep_config import loops, parse_sweep
+from autophagy.sweeps.summary import claim
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 QUESTION = "Does LSF help at <any> keep ratio?"

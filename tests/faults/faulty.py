@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from autophagy.artifacts import MANIFEST, decode_manifest, file_sizes, payload_path
-from autophagy.storage import Storage
 from autophagy.store import Artifact, Attempt, StageStore
+from autophagy.store.artifacts import MANIFEST, decode_manifest, file_sizes, payload_path
+from autophagy.store.storage import Storage
 
 FAULTS = ("refuse", "lose", "stop", "stop after", "repeat", "late", "meanwhile")
 LOOKS = ("checksum", "entries", "exists", "obstructed", "read")

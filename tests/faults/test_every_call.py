@@ -13,8 +13,7 @@ from itertools import chain, repeat
 import pytest
 from faulty import FAULTS, PAYLOAD, Stopped, build, check, faulty_store, leftovers, read
 
-from autophagy import leases, storage
-from autophagy.store import StageStore
+from autophagy.store import StageStore, leases, storage
 
 # A thread of a process that is gone ends too.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from faulty import PAYLOAD, build, check, leftovers, read
 
-from autophagy import store as store_module
 from autophagy.store import StageStore
+from autophagy.store import store as store_module
 
-SOURCE = Path(store_module.__file__).parents[1]
+SOURCE = Path(store_module.__file__).parents[2]
 HERE = Path(__file__).parent
 # One process with everything imported, from which the others are forked: a process costs milliseconds.
 KILLER = """

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from faulty import PAYLOAD, build, read
 
-from autophagy.artifacts import MANIFEST, encode_manifest
 from autophagy.cli import main
 from autophagy.store import Artifact, StageStore
+from autophagy.store.artifacts import MANIFEST, encode_manifest
 
 
 @pytest.fixture

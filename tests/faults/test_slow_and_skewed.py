@@ -17,11 +17,10 @@ import psutil
 import pytest
 from faulty import PAYLOAD, build, check, faulty_store, read
 
-from autophagy import garbage, leases
-from autophagy import store as store_module
-from autophagy.store import StageStore
+from autophagy.store import StageStore, garbage, leases
+from autophagy.store import store as store_module
 
-SOURCE = Path(store_module.__file__).parents[1]
+SOURCE = Path(store_module.__file__).parents[2]
 BUILDER = """
 import sys, time
 from pathlib import Path

@@ -10,7 +10,7 @@ import pytest
 import report
 from entropy_generalization import ALIKE, X, Y, all_runs, correlations, main, scores
 
-from autophagy.loop import read_records
+from autophagy.runs.folder import read_records
 from autophagy.store import StageStore
 
 

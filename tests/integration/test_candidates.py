@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from autophagy.curation import read_candidates
-from autophagy.data import to_numpy
-from autophagy.denoiser import denoising_error, load_denoiser, noise_schedule
+from autophagy.common.samples import IMAGE, LABEL, LATENT, REAL, SAMPLE_ID, TRAJECTORY_VARIANCE, sample_ids
+from autophagy.common.seeds import seed_for
+from autophagy.data.tables import to_numpy
+from autophagy.denoisers.diffusion import noise_schedule
+from autophagy.denoisers.latents import denoising_error
+from autophagy.engine.job import Job
 from autophagy.graph import plan_loop
 from autophagy.loop import run_loop
-from autophagy.records import IMAGE, LABEL, LATENT, REAL, SAMPLE_ID, TRAJECTORY_VARIANCE, sample_ids, seed_for
-from autophagy.stages import Job
+from autophagy.stages.payloads import load_denoiser, read_candidates
 from autophagy.store import StageStore
 
 NUM_REAL = 200

@@ -7,14 +7,16 @@ import threading
 
 import pytest
 
-from autophagy import grid
+from autophagy.common.errors import UserError
+from autophagy.config.sweep import parse_sweep
+from autophagy.engine.watcher import Silent
 from autophagy.graph import plan_loop
-from autophagy.loop import check_run, claim_run, read_records, run_loop, withdraw_run
-from autophagy.progress import Silent
-from autophagy.records import UserError
+from autophagy.loop import run_loop
+from autophagy.preflight import check_run, claim_run
+from autophagy.runs.folder import read_records, withdraw_run
 from autophagy.store import StageStore
-from autophagy.sweep import run_sweep
-from autophagy.sweep_config import parse_sweep
+from autophagy.sweeps import sweep as grid
+from autophagy.sweeps.sweep import run_sweep
 
 
 def test_of_two_experiments_that_begin_at_once_under_one_name_one_is_refused(tiny, tmp_path):

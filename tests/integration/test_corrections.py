@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from autophagy.data import to_numpy
-from autophagy.denoiser import WEIGHTS_FILE
-from autophagy.loop import read_records, run_loop
-from autophagy.records import IMAGE, IS_REAL, LABEL, SAMPLE_ID
+from autophagy.common.samples import IMAGE, IS_REAL, LABEL, SAMPLE_ID
+from autophagy.data.tables import to_numpy
+from autophagy.loop import run_loop
+from autophagy.runs.folder import read_records
+from autophagy.stages.payloads import WEIGHTS_FILE
 from autophagy.store import StageStore
 
 

@@ -9,9 +9,10 @@ import sys
 import pytest
 
 from autophagy.cli import main
-from autophagy.doctor import TrackingProbe, ask_nodes, check_tracking, usable_gpus
-from autophagy.rights import guard_token
-from autophagy.storage import Storage
+from autophagy.common.rights import guard_token
+from autophagy.doctor.nodes import ask_nodes, usable_gpus
+from autophagy.doctor.tracking import TrackingProbe, check_tracking
+from autophagy.store.storage import Storage
 
 
 def test_a_machine_where_loops_run(local_ray, tmp_path, capsys):
@@ -82,7 +83,7 @@ class Unknown(Storage):
 
 def test_the_token_that_ray_makes_is_ours_alone_and_no_metrics_are_told(tmp_path):
     look = (
-        "import os, ray; from autophagy.cluster import start_ray; os.umask(0o022); start_ray(); "
+        "import os, ray; from autophagy.engine.cluster import start_ray; os.umask(0o022); start_ray(); "
         "home = os.path.expanduser('~/.ray'); "
         "print(*(oct(os.stat(p).st_mode)[-3:] for p in (home, home + '/auth_token'))); "
         "print(ray.nodes()[0]['MetricsExportPort'])"

@@ -9,12 +9,15 @@ import shutil
 import numpy as np
 import pytest
 
-from autophagy.curation import candidate_ids, read_candidates
-from autophagy.data import read_images, real_ids, to_numpy
+from autophagy.common.errors import UserError
+from autophagy.common.samples import CONFIDENCE, LABEL, REAL, SAMPLE_ID, origin_generation
+from autophagy.data.tables import to_numpy
+from autophagy.engine.job import Job
 from autophagy.graph import plan_loop
-from autophagy.loop import read_records, run_loop
-from autophagy.records import CONFIDENCE, LABEL, REAL, SAMPLE_ID, UserError, origin_generation
-from autophagy.stages import Job
+from autophagy.loop import run_loop
+from autophagy.runs.folder import read_records
+from autophagy.stages.payloads import read_candidates, read_images, real_ids
+from autophagy.stages.select import candidate_ids
 from autophagy.store import StageStore
 
 NUM_REAL, BUDGET = 200, 64  # of `tiny`

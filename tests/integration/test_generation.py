@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from autophagy.artifacts import MANIFEST, encode_manifest
-from autophagy.data import to_numpy
+from autophagy.common.samples import CONFIDENCE, FEATURES, IMAGE, LABEL, LATENT, SAMPLE_ID, sample_ids
+from autophagy.data.tables import to_numpy
 from autophagy.graph import plan_loop
 from autophagy.loop import run_loop
-from autophagy.records import CONFIDENCE, FEATURES, IMAGE, LABEL, LATENT, SAMPLE_ID, sample_ids
-from autophagy.storage import Storage
 from autophagy.store import Artifact, StageStore
+from autophagy.store.artifacts import MANIFEST, encode_manifest
+from autophagy.store.storage import Storage
 
 IMAGES = (SAMPLE_ID, LABEL, IMAGE)
 EVERYTHING = (*IMAGES, FEATURES, CONFIDENCE)

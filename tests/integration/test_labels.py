@@ -7,9 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from autophagy.data import LABELS_FILE, to_numpy
-from autophagy.loop import read_records, run_loop
-from autophagy.records import CONFIDENCE, LABEL, SAMPLE_ID, UserError
+from autophagy.common.errors import UserError
+from autophagy.common.samples import CONFIDENCE, LABEL, SAMPLE_ID
+from autophagy.data.tables import to_numpy
+from autophagy.loop import run_loop
+from autophagy.runs.folder import read_records
+from autophagy.stages.payloads import LABELS_FILE
 
 
 @pytest.mark.parametrize("source", ["ssc_omp", "kmeans"])

@@ -13,10 +13,13 @@ import yaml
 from PIL import Image
 
 from autophagy.cli import main
-from autophagy.data import to_numpy
+from autophagy.common.errors import UserError
+from autophagy.common.records import GenerationRecord
+from autophagy.common.samples import CONFIDENCE, SAMPLE_ID, origin_generation
+from autophagy.data.tables import to_numpy
 from autophagy.graph import plan_loop
-from autophagy.loop import read_records, run_loop
-from autophagy.records import CONFIDENCE, SAMPLE_ID, GenerationRecord, UserError, origin_generation
+from autophagy.loop import run_loop
+from autophagy.runs.folder import read_records
 from autophagy.scenarios import SCENARIOS
 from autophagy.selection import SELECTORS
 from autophagy.store import StageStore

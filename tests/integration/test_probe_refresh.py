@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from autophagy.curation import read_candidates
-from autophagy.data import read_images, to_numpy
-from autophagy.denoiser import latents, load_denoiser, noise_schedule
+from autophagy.common.samples import CONFIDENCE, LATENT, SAMPLE_ID
+from autophagy.data.tables import to_numpy
+from autophagy.denoisers.diffusion import noise_schedule
+from autophagy.denoisers.latents import latents
+from autophagy.engine.job import Job
 from autophagy.graph import plan_loop
 from autophagy.loop import run_loop
-from autophagy.records import CONFIDENCE, LATENT, SAMPLE_ID
-from autophagy.scoring import read_probe
-from autophagy.stages import Job
+from autophagy.stages.payloads import load_denoiser, read_candidates, read_images, read_probe
 from autophagy.store import StageStore
 
 NUM_REAL, BUDGET = 200, 64  # of `tiny`

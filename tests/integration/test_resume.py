@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from autophagy.cli import main
-from autophagy.denoiser import WEIGHTS_FILE
 from autophagy.graph import plan_loop
 from autophagy.loop import run_loop
+from autophagy.stages.payloads import WEIGHTS_FILE
 from autophagy.store import StageStore
 
 START_SECONDS = 8.0  # what a process needs before it computes anything: imports, Ray

@@ -11,16 +11,16 @@ import pytest
 import report
 import yaml
 
-from autophagy import versions
-from autophagy.artifacts import encode_manifest, manifest_path
 from autophagy.cli import main
-from autophagy.frames import runs_frame, sweep_frame
-from autophagy.loop import read_records, run_loop
-from autophagy.outcomes import Outcome, read_outcomes
-from autophagy.records import UserError
-from autophagy.run_files import read_experiment
+from autophagy.common import versions
+from autophagy.common.errors import UserError
+from autophagy.config.sweep import parse_sweep
+from autophagy.loop import run_loop
+from autophagy.runs.folder import read_experiment, read_records
+from autophagy.runs.frames import runs_frame, sweep_frame
+from autophagy.runs.outcomes import Outcome, read_outcomes
 from autophagy.store import StageStore
-from autophagy.sweep_config import parse_sweep
+from autophagy.store.artifacts import encode_manifest, manifest_path
 
 DAMAGE = {
     "torn": lambda data: data[: len(data) // 2],
@@ -71,7 +71,7 @@ def sweep_store(swept) -> StageStore:
 @pytest.fixture
 def said(caplog, monkeypatch) -> list[str]:
     """Warnings as they are logged; each file is new to this process."""
-    monkeypatch.setattr("autophagy.run_files._told", set())
+    monkeypatch.setattr("autophagy.runs.folder._told", set())
     caplog.set_level(logging.WARNING, logger="autophagy")
     return caplog.messages
 
@@ -172,7 +172,7 @@ def test_outcomes_of_a_newer_version_are_read_as_far_as_they_are_known(sweep_sto
 
 
 def test_a_search_begins_anew_where_its_loops_cannot_be_read(sweep_store, sweep_values, said):
-    from autophagy.search import finished_points
+    from autophagy.sweeps.search import finished_points
 
     axes = {"selection.strategy": ["random"], "keep_ratio": {"low": 0.5, "high": 1.0}}
     search = parse_sweep(sweep_values | {"axes": axes, "search": {"metric": "fid", "num_loops": 2}})

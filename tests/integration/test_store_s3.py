@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
-from autophagy import store as store_module
-from autophagy.records import UserError
+from autophagy.common.errors import UserError
 from autophagy.store import Artifact, Attempt, StageStore
+from autophagy.store import store as store_module
 
-SOURCE = Path(store_module.__file__).parents[1]
+SOURCE = Path(store_module.__file__).parents[2]
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from autophagy.stages import UNDER_WAY_BYTES, Job, Stage, stream
+from autophagy.engine.job import Job
+from autophagy.engine.stage import Stage
+from autophagy.engine.stream import UNDER_WAY_BYTES, stream
 from autophagy.store import StageStore
 
 COUNT, BYTES = 60, 16 << 20  # four times as much as may be under way

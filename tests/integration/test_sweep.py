@@ -15,11 +15,12 @@ import yaml
 from mlflow import MlflowClient
 
 from autophagy.cli import main
+from autophagy.config.expand import loops
+from autophagy.config.sweep import Sweep, parse_sweep
 from autophagy.graph import plan_loop
-from autophagy.outcomes import Outcome, read_outcomes
+from autophagy.runs.outcomes import Outcome, read_outcomes
 from autophagy.store import StageStore
-from autophagy.sweep import run_sweep
-from autophagy.sweep_config import Sweep, loops, parse_sweep
+from autophagy.sweeps.sweep import run_sweep
 
 pytestmark = pytest.mark.timeout(900)
 

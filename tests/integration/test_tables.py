@@ -12,11 +12,14 @@ import tables
 import yaml
 from mlflow import MlflowClient
 
-from autophagy.config import flatten, parse
-from autophagy.frames import mlflow_frame, served_records, sweep_frame
-from autophagy.loop import read_records
-from autophagy.records import RunInfo, UserError
-from autophagy.tracking import MLflowTracker
+from autophagy.common.errors import UserError
+from autophagy.config import parse
+from autophagy.config.settings import flatten
+from autophagy.runs.folder import read_records
+from autophagy.runs.frames import sweep_frame
+from autophagy.tracking.mlflow import MLflowTracker
+from autophagy.tracking.reading import mlflow_frame, served_records
+from autophagy.tracking.tracker import RunInfo
 
 
 @pytest.fixture

@@ -20,8 +20,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient, get_tracking_uri
 
-from autophagy.records import GenerationRecord, RunInfo, UserError, digest
-from autophagy.tracking import MLflowTracker, NullTracker, make_tracker
+from autophagy.common.errors import UserError
+from autophagy.common.records import GenerationRecord
+from autophagy.common.seeds import digest
+from autophagy.tracking.mlflow import MLflowTracker
+from autophagy.tracking.tracker import NullTracker, RunInfo
+from autophagy.tracking.uri import make_tracker
 
 PARAMS = {"training.epochs": 3, "data.labels": None, "note": "x" * 7000} | {f"p.{i}": i for i in range(150)}
 INFO = RunInfo(
@@ -177,7 +181,8 @@ def test_no_global_state_is_read_or_changed(uri, monkeypatch):
 def test_two_processes_make_the_database_at_once(tmp_path):
     uri = f"sqlite:///{tmp_path}/new/mlflow.db"
     program = (
-        "import sys; from autophagy.records import RunInfo; from autophagy.tracking import MLflowTracker\n"
+        "import sys; from autophagy.tracking.mlflow import MLflowTracker\n"
+        "from autophagy.tracking.tracker import RunInfo\n"
         "tracker = MLflowTracker(sys.argv[1])\n"
         "tracker.start(RunInfo(sys.argv[2], 'ab' * 16, {}, {}, {'source': 'digits', 'digest': 'cd'}))\n"
         "print(tracker.run_id)"

@@ -12,11 +12,12 @@ import psutil
 import pytest
 import torch
 
-from autophagy.config import Model, Training
-from autophagy.denoiser import WEIGHTS_FILE, build_denoiser
+from autophagy.denoisers.config import Model, Training
+from autophagy.denoisers.learner import Checkpointing, Learner, sealed, train_steps, unsealed
+from autophagy.denoisers.unet import build_denoiser
 from autophagy.graph import plan_loop
+from autophagy.stages.payloads import WEIGHTS_FILE
 from autophagy.store import Artifact, StageStore
-from autophagy.training import Checkpointing, Learner, sealed, train_steps, unsealed
 
 MODEL = Model(block_out_channels=(8, 16))
 TRAINING = Training(global_batch_size=33, precision="float32", checkpoint_every=4)

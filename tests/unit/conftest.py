@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 import pytest
 
+from autophagy.common.records import GenerationRecord
 from autophagy.config import override, parse
-from autophagy.frames import Loop, loops_frame
-from autophagy.records import GenerationRecord
+from autophagy.runs.frames import Loop, loops_frame
 
 
 @pytest.fixture(scope="session")

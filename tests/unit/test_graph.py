@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from autophagy.common.seeds import digest
 from autophagy.config import Experiment, override, parse
+from autophagy.data.sources.open import absolute
 from autophagy.graph import plan_loop
-from autophagy.recipes import load_recipe, variant
-from autophagy.records import digest
-from autophagy.sources import absolute
+from autophagy.recipes import load_recipe
+from autophagy.recipes.loops import variant
 
 BASE = variant(load_recipe("lsf_digits"), "base", "generations=2")
 SHARED = ["real", "feature_network", "train", "probe", "score"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from autophagy.config.expand import loops
+from autophagy.config.sweep import parse_sweep
+from autophagy.engine.costs import device_seconds, num_bytes, seconds
 from autophagy.graph import plan_loop
 from autophagy.planning import plan_sweep, plan_table
-from autophagy.stages import device_seconds, num_bytes, seconds
-from autophagy.sweep_config import loops, parse_sweep
 
 
 @pytest.fixture

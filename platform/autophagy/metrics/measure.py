@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from autophagy.common.samples import UNLABELLED
+from autophagy.common.seeds import rng_for
 from autophagy.metrics.distribution import class_histogram_distance, frechet_distance, kernel_distance
 from autophagy.metrics.entropy import duplicate_share, knn_entropy
 from autophagy.metrics.manifold import manifold_scores
@@ -24,7 +26,6 @@ from autophagy.metrics.structure import (
     total_variance,
     vendi_score,
 )
-from autophagy.records import UNLABELLED, rng_for
 
 _OLE_PER_CLASS = 50
 _CONFIDENCE_PERCENTILES = (10, 25, 50, 75, 90)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from autophagy.common.samples import REAL
 from autophagy.metrics.rows import TooFewRows
-from autophagy.records import REAL
 
 
 def real_share(origin: np.ndarray) -> float:

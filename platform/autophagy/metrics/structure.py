@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autophagy.common.samples import UNLABELLED
 from autophagy.metrics.rows import Rows, TooFewRows, as_rows
-from autophagy.records import UNLABELLED
 
 
 def covariance_root(x: Tensor) -> Tensor:

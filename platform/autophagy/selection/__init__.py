@@ -7,7 +7,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import Field
 
-from autophagy.choices import make_choice
+from autophagy.common.section import make_choice
 from autophagy.selection.anti_lsf import AntiLsf
 from autophagy.selection.base import Candidates, Selector
 from autophagy.selection.center_match import CenterMatch

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from autophagy.records import LABEL, REAL, UNLABELLED, UserError
+from autophagy.common.errors import UserError
+from autophagy.common.samples import LABEL, REAL, UNLABELLED
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from autophagy.records import UserError
+from autophagy.common.errors import UserError
 from autophagy.selection.base import Candidates, ScoredSelector, Selector
 
 

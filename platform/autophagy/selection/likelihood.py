@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from autophagy.records import DENOISING_ERROR
+from autophagy.common.samples import DENOISING_ERROR
 from autophagy.selection.base import Candidates, ScoredSelector
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from autophagy.records import LABEL, LATENT
+from autophagy.common.samples import LABEL, LATENT
 from autophagy.selection.base import Candidates, ScoredSelector
 from autophagy.selection.lsf import Refresh
 

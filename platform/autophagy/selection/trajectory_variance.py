@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from autophagy.records import TRAJECTORY_VARIANCE
+from autophagy.common.samples import TRAJECTORY_VARIANCE
 from autophagy.selection.base import Candidates, ScoredSelector
 
 

@@ -1,0 +1,73 @@
+"""Settings such as `training.epochs=5`, and YAML files: values before they are checked."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from autophagy.common.errors import UserError
+from autophagy.common.yaml_text import MAX_BYTES, MAX_DEPTH, read_yaml
+
+CHOICES = (("selection", "strategy"), ("scenario", "kind"), ("correction", "kind"))
+
+
+def override(values: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """`values` with settings such as `training.epochs=5` applied, as `assign` does; a value is read as YAML."""
+    return assign(values, dict(map(parse_setting, settings)))
+
+
+def assign(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with fields set by their dotted names.
+
+    Choosing another `selection.strategy`, `scenario.kind` or `correction.kind` starts that section anew, from the
+    defaults of the choice.
+    """
+    result = copy.deepcopy(dict(values))
+    paths = [(name.split("."), value) for name, value in settings.items()]
+    for path, value in sorted(paths, key=lambda p: p[0][-1] not in ("strategy", "kind")):
+        if len(path) > MAX_DEPTH:
+            raise UserError(f"--set {'.'.join(path)}: has {len(path)} parts; no field is that deep")
+        section = result
+        for part in path[:-1]:
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise UserError(f"--set {'.'.join(path)}: {part} has no fields; give it a value instead")
+        if tuple(path) in CHOICES and section.get(path[-1]) != value:
+            section.clear()
+        section[path[-1]] = value
+    return result
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, see `read_yaml`."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a recipe name or a YAML file") from None
+    values = read_yaml(text, str(path))
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must be a mapping of fields such as `seed: 0`, not {type(values).__name__}")
+    return values
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted name; lists stay whole, as text."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = json.dumps(value) if isinstance(value, list | tuple) else value
+    return flat
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Dotted name and value of a setting such as `training.epochs=5`."""
+    name, equals, value = text.partition("=")
+    if not equals or not all(name.split(".")):
+        raise UserError(f"--set {text}: must be written as section.field=value, such as training.epochs=5")
+    return name.strip(), read_yaml(value, f"--set {text}")

@@ -1,0 +1,54 @@
+"""The sections `model`, `training` and `generation` of an experiment."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from autophagy.common.section import Section
+
+
+class Model(Section):
+    """The denoiser: a diffusers `UNet2DModel` that predicts the noise."""
+
+    block_out_channels: Annotated[tuple[Annotated[int, Field(ge=4, multiple_of=4)], ...], Field(min_length=1)] = (
+        32,
+        64,
+    )
+    layers_per_block: Annotated[int, Field(ge=1, le=8)] = 1
+    attention: bool = False  # self-attention at the lowest resolution
+    conditional: bool = True  # on the class label
+    num_train_timesteps: Annotated[int, Field(ge=2, le=10_000)] = 1000
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
+
+
+class Training(Section):
+    """How a generation is trained. Every generation after 0 takes the same number of optimisation steps."""
+
+    initial_epochs: Annotated[int, Field(ge=1)] = 60  # generation 0, over the real set
+    epochs: Annotated[int, Field(ge=1)] = 3  # later generations, over `budget` images
+    equal_steps: bool = True  # epochs count over `budget` images even where the training set is larger (accumulate)
+    init: Literal["previous", "scratch", "initial"] = "previous"
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3  # of AdamW
+    fine_tune_learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None  # generations >= 1; null: the same
+    global_batch_size: Annotated[int, Field(ge=1)] = 128
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999  # of the weights that generate
+    condition_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1  # share of labels replaced by the null condition
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast where the hardware has it
+    num_workers: Annotated[int, Field(ge=0), "runtime"] = 1  # Ray Train workers; 0: in the loop's own process
+    use_gpu: Annotated[bool, Field(), "runtime"] = False
+    checkpoint_every: Annotated[int, Field(ge=1), "runtime"] = 500  # optimisation steps
+    resident_bytes: Annotated[int, Field(ge=0), "runtime"] = 4 << 30  # training sets up to this stay on the device
+
+
+class Generation(Section):
+    """How a trained model is sampled."""
+
+    sampler: Literal["ddim", "ddpm"] = "ddim"
+    num_inference_steps: Annotated[int, Field(ge=1, le=10_000)] = 25
+    guidance_scale: Annotated[float, Field(ge=0)] | None = None  # null: none; 1: none, at twice the cost
+    shard_size: Annotated[int, Field(ge=1, le=4096)] = 128  # images per unit of work; part of the numbers
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    num_actors: Annotated[int, Field(ge=0), "runtime"] = 1  # sampler actors; 0: tasks in pooled worker processes
+    use_gpu: Annotated[bool, Field(), "runtime"] = False

@@ -1,0 +1,32 @@
+"""Pixels as a denoiser sees them, and noise that belongs to a sample."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
+
+
+def null_condition(denoiser: UNet2DModel) -> int | None:
+    """The class index that stands for "no condition"; None for an unconditional denoiser."""
+    classes = denoiser.config.num_class_embeds
+    return None if classes is None else classes - 1
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """uint8 [B, H, W, C] in 0..255 -> float32 [B, C, H, W] in [-1, 1]."""
+    return images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0).contiguous()
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """float [B, C, H, W] -> uint8 [B, H, W, C], rounded: the quantisation between generations is part of the loop."""
+    return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def per_sample_noise(seeds: list[int], shape: tuple[int, ...]) -> Tensor:
+    """Standard normal float32 [len(seeds), *shape]; row i depends on seeds[i] alone, on no batch and no device."""
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])

@@ -1,0 +1,149 @@
+"""A stage as a value: its key, its order, its memory. Nothing here needs Ray."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from autophagy.engine import stage as stages
+from autophagy.engine.costs import seconds
+from autophagy.engine.job import Job, once
+from autophagy.engine.stage import Stage
+from autophagy.store import StageStore
+
+
+def build(job: Job) -> dict[str, int]:
+    """A builder: writes what it was given."""
+    job.attempt.write_json("seen.json", {"config": dict(job.config), "inputs": sorted(job.inputs), "count": job.count})
+    return {"answer": 42}
+
+
+def stage(name: str = "train", config: dict | None = None, **fields: object) -> Stage:
+    return Stage(name, build, config or {"lr": 0.1}, place="here", **fields)
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch) -> StageStore:
+    """A store; builders run right here."""
+    monkeypatch.setattr(stages, "start_ray", lambda: None)
+    return StageStore(tmp_path / "store")
+
+
+class TestKey:
+    def test_is_made_of_name_version_config_and_inputs(self):
+        real = stage("real")
+        keys = [
+            stage(),
+            stage("probe"),
+            stage(config={"lr": 0.2}),
+            stage(version=2),
+            stage(inputs={"real": real}),
+            stage(inputs={"init": real}),
+            stage(inputs={"real": stage("real", {"lr": 0.2})}),
+            stage(count=5),
+        ]
+        assert len({s.key for s in keys}) == len(keys)
+        assert stage().key == stage().key
+
+    def test_leaves_out_runtime_and_what_is_for_people(self):
+        assert stage(runtime={"num_workers": 4}, generation=3, work=8.0).key == stage().key
+
+    def test_order_of_config_does_not_matter(self):
+        assert stage(config={"a": 1, "b": 2}).key == stage(config={"b": 2, "a": 1}).key
+
+    def test_a_count_is_its_end_and_counts_sort_as_text(self):
+        small, large = stage(count=99), stage(count=1000)
+        assert small.key == f"{stage().key}-000000099"
+        assert small.key < large.key
+
+
+class TestEnsure:
+    def test_builds_the_inputs_first_and_everything_once(self, store):
+        real = stage("real")
+        train = stage(inputs={"real": real}, count=7)
+        artifact = train.ensure(store)
+        assert artifact.read_json("seen.json") == {"config": {"lr": 0.1}, "inputs": ["real"], "count": 7}
+        assert artifact.info["answer"] == 42
+        assert artifact.manifest["spec"]["inputs"] == {"real": real.key}
+        assert store.is_done("real", real.key)
+        assert stage(inputs={"real": real}, count=7).ensure(store) == artifact
+        assert len(store.ls()) == 2
+
+    def test_what_is_done_needs_neither_its_inputs_nor_ray(self, store, monkeypatch):
+        real = stage("real")
+        train = stage(inputs={"real": real})
+        artifact = train.ensure(store)
+        store.storage.remove(store.storage.at("stages", "real"))
+        monkeypatch.undo()
+        monkeypatch.setitem(sys.modules, "ray", None)
+        assert stage(inputs={"real": stage("real")}).ensure(store) == artifact
+        assert not store.is_done("real", real.key)
+
+    def test_an_input_that_is_gone_is_built_again(self, store):
+        stage("real").ensure(store)
+        store.storage.remove(store.storage.at("stages", "real"))
+        real = stage("real")
+        stage(inputs={"real": real}).ensure(store)
+        assert store.is_done("real", real.key)
+
+    def test_is_looked_for_once_in_each_store(self, store, tmp_path, monkeypatch):
+        real = stage("real")
+        first = real.ensure(store)
+        with monkeypatch.context() as patch:
+            patch.setattr(StageStore, "open", None)
+            assert real.ensure(store) is first
+        assert real.ensure(StageStore(tmp_path / "another")).storage != first.storage
+
+    def test_a_builder_that_fails_publishes_nothing(self, store):
+        def fail(job: Job) -> None:
+            raise OSError("disk full")
+
+        broken = Stage("train", fail, {}, place="here")
+        with pytest.raises(OSError, match="disk full"):
+            broken.ensure(store)
+        assert not store.is_done("train", broken.key)
+
+
+class TestExpectedSeconds:
+    """What building takes, from manifests of finished stages of the same kind."""
+
+    @staticmethod
+    def past(*rows: tuple[float, float | None]) -> list[dict]:
+        return [{"seconds": spent, "info": {"work": work}} for spent, work in rows]
+
+    def test_is_unknown_without_stages_alike(self):
+        assert stage().expected([], seconds) is None
+        assert stage().expected(self.past((3.0, 10)), seconds) is None
+        assert stage(work=10).expected(self.past((3.0, None)), seconds) is None
+
+    def test_is_the_median_where_the_work_is_not_known(self):
+        assert stage().expected(self.past((1, None), (9, None), (2, None), (100, 5)), seconds) == 2
+
+    def test_is_scaled_from_the_stages_of_most_similar_work(self):
+        past = self.past((1.0, 1), (10.0, 100), (14.0, 100), (1000.0, 10_000))
+        assert stage(work=200).expected(past, seconds) == 24
+        assert stage(work=100).expected(past, seconds) == 12
+
+    def test_a_finished_stage_remembers_its_work(self, store):
+        stage(work=50).ensure(store)
+        (manifest,) = store.history("train")
+        assert manifest["info"]["work"] == 50
+        assert stage(work=100).expected([manifest], seconds) == pytest.approx(2 * manifest["seconds"])
+
+
+def test_once_keeps_the_last_few():
+    made: list[str] = []
+
+    def make(name: str) -> str:
+        return once(f"test {name}", lambda: made.append(name) or name)
+
+    assert [make(n) for n in "aab"] == ["a", "a", "b"]
+    assert made == ["a", "b"]
+    for name in "cade":  # a is used again, so that b is the oldest
+        make(name)
+    assert made == ["a", "b", "c", "d", "e"]
+    make("a")
+    assert made == ["a", "b", "c", "d", "e"]
+    make("b")
+    assert made[-1] == "b"
