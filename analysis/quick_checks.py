@@ -18,7 +18,7 @@ from autophagy.common.seeds import rng_for
 from autophagy.data.tables import to_numpy
 from autophagy.metrics import TooFewRows, balanced_unit_rows, ole_score
 from autophagy.runs.folder import read_records
-from autophagy.stages.payloads import read_images
+from autophagy.stages.payloads import load_denoiser, read_images
 from autophagy.store import Artifact, StageStore
 
 PER_GENERATION = 200  # points of a scatter plot, and images encoded at further timesteps
@@ -139,7 +139,6 @@ def ole_by_timestep(loop: StoredLoop, timesteps: Sequence[int] = (), count: int 
     Args:
         timesteps: In 0 .. num_train_timesteps - 1; none: the probe's own, from cached latents.
     """
-    from autophagy.stages.payloads import load_encoder
 
     probe = loop.needed("probe")
     rows = []
@@ -147,12 +146,13 @@ def ole_by_timestep(loop: StoredLoop, timesteps: Sequence[int] = (), count: int 
         for k in (REAL, *loop.generations):
             rows.append((k, int(probe.info["timesteps"][0]), _ole(*loop.latents(k, count))))
     else:
-        import torch
+        from autophagy.denoisers.latents import Encoder
 
-        encoder = load_encoder(loop.needed("train"), probe.info["pool"], probe.info["seed"], torch.device("cpu"))
+        encoder = Encoder(load_denoiser(loop.needed("train")))
+        noise = {"pool": probe.info["pool"], "seed": probe.info["seed"]}
         for k in (REAL, *loop.generations):
             images, label, ids = loop.images(k, count)
-            rows += [(k, t, _ole(encoder.encode(images.copy(), ids, t), label)) for t in timesteps]
+            rows += [(k, t, _ole(encoder.encode(images.copy(), ids, t, **noise), label)) for t in timesteps]
     return pd.DataFrame(rows, columns=["generation", "timestep", "ole"]).dropna()
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from autophagy.common.section import make_choice
+from autophagy.common.section import Section, make_choice
 
 
-class Correction(BaseModel):
+class Correction(Section):
     """Acts on generations >= 1, so that generation 0 is shared with every other loop. `kind` names it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: str
 
@@ -60,17 +58,19 @@ class Neon(SelfTrained):
     kind: Literal["neon"] = "neon"
 
 
-AnyCorrection = Annotated[NoCorrection | SelfCorrection | Sims | Neon, Field(discriminator="kind")]
-CORRECTIONS: tuple[type[Correction], ...] = get_args(get_args(AnyCorrection)[0])
+CORRECTIONS: tuple[type[Correction], ...] = (NoCorrection, SelfCorrection, Sims, Neon)
 
 
-def make_correction(config: Mapping[str, Any]) -> Correction:
+def make_correction(config: Mapping[str, Any] | Correction) -> Correction:
     """The correction that `{"kind": name, field: value, ...}` describes.
 
     Raises:
         UserError: unknown kind, unknown field, or a value out of range; one line.
     """
     return make_choice(CORRECTIONS, "correction", "kind", config)
+
+
+AnyCorrection = Annotated[SerializeAsAny[Correction], BeforeValidator(make_correction)]
 
 
 def class_centres(

@@ -11,9 +11,9 @@ from autophagy.common.records import GenerationRecord
 from autophagy.common.versions import warn_of_others
 from autophagy.config import Experiment
 from autophagy.config.settings import flatten
-from autophagy.engine.watcher import Progress, Silent
+from autophagy.engine.watcher import Watcher
 from autophagy.preflight import check_real, checked_plan, claim_run
-from autophagy.runs.draw import draw
+from autophagy.runs.draw import ensure_pictures
 from autophagy.runs.folder import keep_records, withdraw_run
 from autophagy.stages.payloads import read_metrics
 from autophagy.store import Artifact, StageStore
@@ -25,7 +25,7 @@ def run_loop(
     experiment: Experiment,
     store: StageStore,
     tracker: Tracker | None = None,
-    progress: Progress | None = None,
+    watcher: Watcher | None = None,
 ) -> list[GenerationRecord]:
     """Run a loop to its end; what the store holds already is not computed again.
 
@@ -33,7 +33,7 @@ def run_loop(
         experiment: The loop. The same experiment gives the same records, whatever interrupted it.
         store: Where stages are kept, and the run folder `runs/<name>` with records and pictures.
         tracker: Where records go besides.
-        progress: Told about every stage and generation.
+        watcher: Told about every stage and generation.
 
     Returns:
         One record per generation, generation 0 included.
@@ -41,11 +41,11 @@ def run_loop(
     Raises:
         UserError: before any compute, if the experiment cannot run.
     """
-    tracker, progress = tracker or NullTracker(), progress or Silent()
+    tracker, watcher = tracker or NullTracker(), watcher or Watcher()
     generations = checked_plan(experiment)
     claim_run(experiment, store, generations)
     try:
-        real = progress.follow(generations[0]["real"], store)
+        real = generations[0]["real"].ensure(store, watcher)
         check_real(experiment, real)
     except UserError:
         withdraw_run(experiment, store)  # once mended, it is another experiment
@@ -56,13 +56,14 @@ def run_loop(
     warned = False
     try:
         for k, stages in enumerate(generations):
-            artifacts = {name: progress.follow(stage, store) for name, stage in stages.items()}
+            artifacts = {name: stage.ensure(store, watcher) for name, stage in stages.items()}
             warned = warned or warn_of_others(experiment.name, [found.manifest for found in artifacts.values()])
             records.append(record(k, artifacts))
             keep_records(experiment.name, store, records)
             tracker.log(records)
-            progress.generation(records[-1])
-        pictures = draw(experiment, store, generations, records)
+            watcher.generation(records[-1])
+        samples = [stages["generate"].ensure(store) for stages in generations]
+        pictures = ensure_pictures(experiment.name, store, real, samples, records)
     except BaseException:
         tracker.finish(records, (), complete=False)
         raise

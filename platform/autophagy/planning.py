@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from autophagy.engine.costs import device_seconds, num_bytes, seconds
+from autophagy.engine.costs import device_seconds, num_bytes, scaled, seconds
 from autophagy.engine.stage import Stage, Stages
 from autophagy.store import StageStore
 
@@ -47,7 +47,7 @@ def plan_table(generations: Sequence[Stages], store: StageStore | None) -> Itera
     for k, stages in enumerate(generations):
         for name, stage in stages.items():
             finished = known.is_done(stage)
-            guess = None if finished else stage.expected(known.history(stage), seconds)
+            guess = None if finished else scaled(known.history(stage), stage.work, seconds)
             done, todo = done + finished, todo + (not finished)
             unknown += not finished and guess is None
             expected += guess or 0.0
@@ -101,10 +101,10 @@ def _expect(kind: Kind, known: Known) -> None:
             kind.done += 1
             continue
         history = known.history(stage)
-        guess = stage.expected(history, device_seconds)
+        guess = scaled(history, stage.work, device_seconds)
         kind.unknown += guess is None
         kind.device_seconds += guess or 0.0
-        kind.bytes += stage.expected(history, num_bytes) or 0.0
+        kind.bytes += scaled(history, stage.work, num_bytes) or 0.0
 
 
 def _totals(num_loops: int, kinds: Sequence[Kind]) -> Iterator[str]:

@@ -11,12 +11,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from autophagy.common.section import make_choice
+from autophagy.common.section import Section, make_choice
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +28,8 @@ class Pool:
     synthetic: tuple[np.ndarray, ...]  # int64 [C] each: S_0 .. S_{k-1}, in sample order
 
 
-class Scenario(BaseModel, ABC):
+class Scenario(Section, ABC):
     """Says what the candidates of a generation are. Its fields are its configuration; `kind` names it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: str
 
@@ -146,19 +144,19 @@ class Accumulate(Scenario):
         return tuple(range(generation))
 
 
-AnyScenario = Annotated[
-    Replace | Augment | FreshMix | ConstantMix | Accumulate | AccumulateSubsample, Field(discriminator="kind")
-]
-SCENARIOS: tuple[type[Scenario], ...] = get_args(get_args(AnyScenario)[0])
+SCENARIOS: tuple[type[Scenario], ...] = (Replace, Augment, FreshMix, ConstantMix, Accumulate, AccumulateSubsample)
 
 
-def make_scenario(config: Mapping[str, Any]) -> Scenario:
+def make_scenario(config: Mapping[str, Any] | Scenario) -> Scenario:
     """The scenario that `{"kind": name, field: value, ...}` describes.
 
     Raises:
         UserError: unknown kind, unknown field, or a value out of range; one line.
     """
     return make_choice(SCENARIOS, "scenario", "kind", config)
+
+
+AnyScenario = Annotated[SerializeAsAny[Scenario], BeforeValidator(make_scenario)]
 
 
 def num_candidates(budget: int, keep_ratio: float) -> int:

@@ -191,8 +191,8 @@ def test_real_images_are_named_by_their_content_and_found_where_they_lie(tmp_pat
 
     here, there = real("npz:real.npz"), real(f"npz:{tmp_path}/there/real.npz")
     assert here.key == there.key
-    assert here.runtime["source"] == f"npz:{tmp_path}/here/real.npz"
-    assert there.runtime["source"] == f"npz:{tmp_path}/there/real.npz"
+    assert here.config.source == f"npz:{tmp_path}/here/real.npz"
+    assert there.config.source == f"npz:{tmp_path}/there/real.npz"
     np.savez(tmp_path / "there" / "real.npz", image=images + 1)
     assert real(f"npz:{tmp_path}/there/real.npz").key != here.key
 
@@ -226,10 +226,10 @@ def test_keys_are_those_of_stores_in_use(settings, expected, tmp_path, monkeypat
 def test_a_class_that_appears_later_changes_all_that_learns_or_samples():
     assert changed("data.appear={7: 2}") == ALL - {(0, "real"), (0, "feature_network")}
     plan = plan_loop(variant(BASE, "later", "data.appear={7: 2}"))
-    assert [stages["generate"].config.get("absent") for stages in plan] == [[7], [7], None]
-    assert [stages["select"].config.get("unseen") for stages in plan[1:]] == [[7], None]
+    assert [stages["generate"].config.absent for stages in plan] == [(7,), (7,), ()]
+    assert [stages["select"].config.unseen for stages in plan[1:]] == [(7,), ()]
     unlabelled = plan_loop(variant(BASE, "later", "data.appear={7: 2}", "data.labels=kmeans"))[0]["train_unlabelled"]
-    assert "unseen" not in unlabelled.config
+    assert unlabelled.config.unseen == ()
 
 
 def test_a_class_that_vanishes_changes_nothing_before():
@@ -264,7 +264,7 @@ def test_a_refitted_probe_looks_into_the_model_that_samples_and_at_the_classes_t
     settings = ("selection.refresh=1", "correction.kind=neon", "generations=3", "data.appear={7: 2, 8: 3}")
     plan = plan_loop(variant(BASE, "neon", *settings))
     assert plan[1]["probe"].inputs["encoder"] is plan[1]["extrapolate"]
-    assert [plan[k]["probe"].config["unseen"] for k in range(3)] == [[7, 8], [7, 8], [8]]
+    assert [plan[k]["probe"].config.unseen for k in range(3)] == [(7, 8), (7, 8), (8,)]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.live import Live
@@ -14,16 +15,14 @@ from rich.spinner import Spinner
 from autophagy.cli.console import plain, say
 from autophagy.common.records import GenerationRecord
 from autophagy.config.expand import Loop
-from autophagy.engine.costs import seconds
-from autophagy.engine.stage import Stage
+from autophagy.engine.watcher import Watcher
 from autophagy.runs.outcomes import Outcome
-from autophagy.store import Artifact, StageStore
 from autophagy.sweeps.progress import SweepProgress
 
 COLUMNS = ("fid", "precision", "recall", "confidence", "entropy", "real_share")
 
 
-class ConsoleProgress:
+class ConsoleProgress(Watcher):
     """Live lines on a terminal, plain lines in a log file; stages that were done already take no line."""
 
     def __init__(self, console: Console) -> None:
@@ -31,24 +30,25 @@ class ConsoleProgress:
         self.header_shown = False
         self.computed = 0  # stages built since the start
 
-    def follow(self, stage: Stage, store: StageStore) -> Artifact:
-        """Ensure a stage under a live line with the seconds so far and, from the store's history, to expect."""
-        if store.is_done(stage.name, stage.key):
-            return stage.ensure(store, wait=self._say)
-        what = stage.name.replace("_", " ") + ("" if stage.generation is None else f" of generation {stage.generation}")
-        expected = stage.expected(store.history(stage.name), seconds)
-        about = "" if expected is None else f" of about {expected:.0f}"
+    @contextmanager
+    def building(self, what: str, expected: Callable[[], float | None]) -> Iterator[None]:
+        """A live line with the seconds so far and to expect."""
+        seconds = expected()
+        about = "" if seconds is None else f" of about {seconds:.0f}"
         start = time.monotonic()
 
         def line() -> Spinner:
             return Spinner("dots", plain(f" {what} ... {time.monotonic() - start:.0f}{about} s"))
 
         with Live(get_renderable=line, console=self.console, refresh_per_second=4, transient=True):
-            artifact = stage.ensure(store, wait=self._say)
+            yield
         self.computed += 1
         if not self.console.is_terminal:
             say(self.console, f"{what}: {time.monotonic() - start:.1f} s")
-        return artifact
+
+    def waits(self, message: str) -> None:
+        """A line."""
+        say(self.console, (message, "dim"))
 
     def generation(self, record: GenerationRecord) -> None:
         """A table row; the header goes with the first."""
@@ -59,9 +59,6 @@ class ConsoleProgress:
         values = "".join(f"{_short(record.metrics.get(name, math.nan)):>{_width(name)}}" for name in COLUMNS)
         took = sum(record.seconds.values())
         say(self.console, f"{record.generation:>10}{values}{took:>8.1f}")
-
-    def _say(self, message: str) -> None:
-        say(self.console, (message, "dim"))
 
 
 def _short(value: float) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -13,18 +14,20 @@ from autophagy.common.errors import UserError, shown
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def make_choice(family: Sequence[type[Model]], section: str, key: str, config: Mapping[str, Any]) -> Model:
+def make_choice(family: Sequence[type[Model]], section: str, key: str, config: Mapping[str, Any] | Model) -> Model:
     """The member of `family` that `config` describes.
 
     Args:
         family: classes whose field `key` is a literal with itself as the default.
         section: configuration section the mapping comes from, for messages ("selection").
         key: name of the discriminating field ("strategy").
-        config: the mapping, `key` included.
+        config: the mapping, `key` included; a member is given back as it is.
 
     Raises:
         UserError: no mapping, an unknown member, an unknown field, or a bad value; one line each.
     """
+    if not isinstance(config, Mapping) and isinstance(config, tuple(family)):
+        return config
     by_name = {member.model_fields[key].default: member for member in family}
     names = ", ".join(by_name)
     if not isinstance(config, Mapping):
@@ -41,14 +44,20 @@ def make_choice(family: Sequence[type[Model]], section: str, key: str, config: M
 def _member_line(error: ValidationError, section: str, member: type[BaseModel], name: str) -> str:
     """The first bad field, its value, and what it may be."""
     errors = error.errors(include_url=False)
-    field, value = errors[0]["loc"][0], errors[0]["input"]
+    path, value = _path(errors[0]["loc"]), errors[0]["input"]
+    field = ".".join([section, *path])
     if errors[0]["type"] == "extra_forbidden":
         fields = list(member.model_fields)
-        hint = f"{_near(field, fields)}; it has {', '.join(fields)}"
-        return f"{section}.{field} = {shown(value)}: {name} has no such field{hint}"
+        return f"{field} = {shown(value)}: {name} has no such field{_near(path[0], fields)}; it has {', '.join(fields)}"
     # A union reports every alternative that did not match: any of them is a remedy.
-    remedies = [e["msg"].removeprefix("Input should be ") for e in errors if e["loc"][0] == field]
-    return f"{section}.{field} = {shown(value)}: should be {' or '.join(dict.fromkeys(remedies))}"
+    remedies = [e["msg"].removeprefix("Input should be ") for e in errors if e["loc"][0] == errors[0]["loc"][0]]
+    return f"{field} = {shown(value)}: should be {' or '.join(dict.fromkeys(remedies))}"
+
+
+def _path(location: Sequence[int | str]) -> list[str]:
+    """The fields to a value. The alternatives of a union stand in a location too, and are no fields."""
+    tags = ("int", "float", "str")
+    return [str(p) for p in location if str(p) not in tags and "[" not in str(p) and "constrained" not in str(p)]
 
 
 def _near(word: object, words: Sequence[str]) -> str:
@@ -64,15 +73,43 @@ _MESSAGES = {
 }
 
 
+RUNTIME = "runtime"  # mark of a field that says where and how to compute: no number hangs on it
+
+
+@dataclass(frozen=True)
+class since:
+    """Mark of a field that is younger than results in use: where it has this value, keys are as if there were none."""
+
+    default: Any
+
+
 class Section(BaseModel):
-    """A part of an experiment. `keyed` is what changes numbers; the other fields only say where and how to compute."""
+    """A part of a configuration: what of it changes numbers is `keyed`, and the rest is `runtime`.
+
+    Fields are marked by `Annotated[type, RUNTIME]` and `Annotated[type, since(default)]`, outside of any `| None`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def keyed(self) -> dict[str, Any]:
-        """The fields that change numbers, as JSON: what stage keys are made of."""
-        runtime = {n for n, f in type(self).model_fields.items() if "runtime" in f.metadata}
-        return self.model_dump(mode="json", exclude=runtime)
+        """The fields that change numbers, as JSON: what keys are made of."""
+        return {name: value for name, value in self._json() if not self._is_runtime(name) and not self._is_unsaid(name)}
+
+    def runtime(self) -> dict[str, Any]:
+        """The fields that only say where and how to compute, as JSON."""
+        return {name: value for name, value in self._json() if self._is_runtime(name)}
+
+    def _json(self) -> Iterator[tuple[str, Any]]:
+        plain = self.model_dump(mode="json")
+        for name, value in self:
+            yield name, value.keyed() if isinstance(value, Section) else plain.get(name)
+
+    def _is_runtime(self, name: str) -> bool:
+        return RUNTIME in type(self).model_fields[name].metadata
+
+    def _is_unsaid(self, name: str) -> bool:
+        marks = [mark for mark in type(self).model_fields[name].metadata if isinstance(mark, since)]
+        return any(getattr(self, name) == mark.default for mark in marks)
 
 
 def validate(model: type[Validated], values: Mapping[str, Any]) -> Validated:
@@ -86,9 +123,7 @@ def validate(model: type[Validated], values: Mapping[str, Any]) -> Validated:
 def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
     """The first problem of a validation error as one line: field, value, what is allowed."""
     first = error.errors(include_url=False)[0]
-    # The tags of a union, such as the strategy, stand in the location too but are no fields.
-    tags = ("int", "float", "str", "[key]")
-    path = [str(p) for p in first["loc"] if str(p) not in tags and not str(p).startswith("constrained")]
+    path = _path(first["loc"])
     field, value = ".".join(path), first["input"]
     if first["type"] == "extra_forbidden":
         names = _fields_of(model, path[:-1])

@@ -10,14 +10,15 @@ from pydantic import Field, model_validator
 
 from autophagy.common.errors import without_secrets
 from autophagy.common.samples import MOST_IMAGES
-from autophagy.common.section import Section, validate
+from autophagy.common.section import RUNTIME, Section, validate
 from autophagy.common.seeds import digest
-from autophagy.corrections import AnyCorrection, NoCorrection, make_correction
+from autophagy.corrections import AnyCorrection, NoCorrection
 from autophagy.data.config import CLUSTERED, Data
-from autophagy.denoisers.config import Generation, Model, Training
-from autophagy.features.config import Metrics, Probe
-from autophagy.scenarios import AccumulateSubsample, AnyScenario, make_scenario, num_candidates
-from autophagy.selection import AnySelector, Random, make_selector
+from autophagy.denoisers import AnyModel, UNet
+from autophagy.denoisers.config import Generation, Training
+from autophagy.features.config import Metrics
+from autophagy.scenarios import AccumulateSubsample, AnyScenario, num_candidates
+from autophagy.selection import AnySelector, ProbeSettings, Random
 
 RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -25,13 +26,13 @@ RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 class Experiment(Section):
     """One self-consuming loop."""
 
-    name: Annotated[str, Field(pattern=RUN_NAME, max_length=100), "runtime"] = "loop"
+    name: Annotated[str, Field(pattern=RUN_NAME, max_length=100), RUNTIME] = "loop"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     generations: Annotated[int, Field(ge=0, le=10_000)] = 4  # after generation 0
     budget: Annotated[int, Field(ge=1, lt=MOST_IMAGES)] = 500  # images trained on in each generation >= 1
     keep_ratio: Annotated[float, Field(gt=0, le=1)] = 1.0  # every generation makes ceil(budget / keep_ratio)
     data: Data
-    model: Model = Model()
+    model: AnyModel = UNet()
     training: Training = Training()
     generation: Generation = Generation()
     scenario: AnyScenario = AccumulateSubsample()
@@ -48,12 +49,8 @@ class Experiment(Section):
 
     def _number_problems(self) -> Iterator[tuple[bool, str]]:
         """What no section can see by itself, of numbers: whether it is wrong, and what to say."""
-        halvings, size = len(self.model.block_out_channels) - 1, self.data.image_size
-        yield (
-            bool(size % 2**halvings),
-            f"data.image_size = {size} cannot be halved {halvings} times; use a multiple of {2**halvings} "
-            "or fewer model.block_out_channels",
-        )
+        misfit = self.model.problem(self.data.image_size)
+        yield misfit is not None, str(misfit)
         yield (
             self.budget / self.keep_ratio >= MOST_IMAGES,
             f"keep_ratio = {self.keep_ratio} makes budget / keep_ratio = {self.budget / self.keep_ratio:.3g} images "
@@ -138,7 +135,7 @@ class Experiment(Section):
     @property
     def refresh(self) -> int | None:
         """Generations from one fit of the probe that selects to the next; None: fitted once."""
-        return self.selection.model_dump(include={"refresh"}).get("refresh")
+        return self.selection.refit_every
 
     @property
     def labelled(self) -> bool:
@@ -146,9 +143,9 @@ class Experiment(Section):
         return self.model.conditional or self.data.labels in (*CLUSTERED, "predicted")
 
     @property
-    def probe(self) -> Probe:
+    def probe(self) -> ProbeSettings:
         """The probe of this loop: the selection's own, or the default one that only measures."""
-        return Probe(**self.selection.model_dump(include={"timestep", "pool"}))
+        return self.selection.probe or ProbeSettings()
 
     @property
     def num_candidates(self) -> int:
@@ -168,13 +165,8 @@ class Experiment(Section):
     @property
     def digest(self) -> str:
         """Name of everything that changes this loop's numbers: going on for more generations does not."""
-        sections = {n: v.keyed() for n, v in self if isinstance(v, Section)}
-        keyed = self.keyed() | sections | {"num_set_aside": self.num_set_aside}
+        keyed = self.keyed() | {"num_set_aside": self.num_set_aside}
         del keyed["generations"]
-        # Fields that are younger than runs in use: where they say nothing, the runs keep their digests.
-        for section, field in (("data", "appear"), ("data", "vanish"), ("selection", "refresh")):
-            if not keyed[section].get(field):
-                keyed[section].pop(field, None)
         return digest(keyed)
 
 
@@ -184,10 +176,4 @@ def parse(values: Mapping[str, Any]) -> Experiment:
     Raises:
         UserError: one line with the field, the value, and what is allowed.
     """
-    if "selection" in values:
-        make_selector(values["selection"])
-    if "scenario" in values:
-        make_scenario(values["scenario"])
-    if "correction" in values:
-        make_correction(values["correction"])
     return validate(Experiment, values)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from autophagy.common.errors import UserError
-from autophagy.common.section import Section, validate
+from autophagy.common.section import RUNTIME, Section, validate
 from autophagy.config.experiment import RUN_NAME, Experiment, parse
 from autophagy.config.settings import assign, parse_setting
 
@@ -63,7 +63,7 @@ Axis = Annotated[list[Any], Field(min_length=1)] | Range | Annotated[Labelled, F
 class Sweep(Section):
     """Many loops that answer one question."""
 
-    name: Annotated[str, Field(pattern=RUN_NAME, max_length=60), "runtime"] = "sweep"
+    name: Annotated[str, Field(pattern=RUN_NAME, max_length=60), RUNTIME] = "sweep"
     question: str = ""  # what the loops are run for, in one sentence
     base: Experiment
     # Dotted name of a field -> its values; or a name of one's own -> labels with the settings each stands for.
@@ -74,9 +74,9 @@ class Sweep(Section):
     equal: tuple[Literal["budget", "steps"], ...] = ("budget", "steps")  # what may not differ between the loops
     stopping: Stopping = Stopping()
     search: Search | None = None
-    max_retries: Annotated[int, Field(ge=0, le=100), "runtime"] = 2  # of a loop that fails
+    max_retries: Annotated[int, Field(ge=0, le=100), RUNTIME] = 2  # of a loop that fails
     # Loops at once; null: as many as the CPUs carry, or as the head has room for where it computes nothing.
-    max_concurrent: Annotated[int, Field(ge=1), "runtime"] | None = None
+    max_concurrent: Annotated[Annotated[int, Field(ge=1)] | None, RUNTIME] = None
 
     @field_validator("seeds")
     @classmethod

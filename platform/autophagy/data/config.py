@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from autophagy.common.section import Section
+from autophagy.common.section import Section, since
 
 CLUSTERED = ("ssc_omp", "kmeans")  # label sources that look at no label
 Class = Annotated[int, Field(ge=0)]  # label
+Schedule = dict[Class, Annotated[int, Field(ge=1)]]  # class -> generation
 
 
 class Data(Section):
@@ -26,8 +27,8 @@ class Data(Section):
     cluster_timestep: Annotated[int, Field(ge=0)] = 100  # of the latents that are clustered
     # Dynamic classes: class -> generation. Samples are asked for only of classes with appear <= generation < vanish.
     # Before `appear` no real image of the class is to be had either; what there is stays a candidate after `vanish`.
-    appear: dict[Class, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
-    vanish: dict[Class, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    appear: Annotated[Schedule, since({})] = Field(default_factory=dict)
+    vanish: Annotated[Schedule, since({})] = Field(default_factory=dict)
 
     def unseen(self, generation: int) -> list[int]:
         """Classes that have not appeared by a generation, sorted."""

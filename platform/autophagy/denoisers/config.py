@@ -1,4 +1,4 @@
-"""The sections `model`, `training` and `generation` of an experiment."""
+"""The sections `training` and `generation` of an experiment; `model` is in `base`, and a file for each architecture."""
 
 from __future__ import annotations
 
@@ -6,21 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from autophagy.common.section import Section
-
-
-class Model(Section):
-    """The denoiser: a diffusers `UNet2DModel` that predicts the noise."""
-
-    block_out_channels: Annotated[tuple[Annotated[int, Field(ge=4, multiple_of=4)], ...], Field(min_length=1)] = (
-        32,
-        64,
-    )
-    layers_per_block: Annotated[int, Field(ge=1, le=8)] = 1
-    attention: bool = False  # self-attention at the lowest resolution
-    conditional: bool = True  # on the class label
-    num_train_timesteps: Annotated[int, Field(ge=2, le=10_000)] = 1000
-    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
+from autophagy.common.section import RUNTIME, Section
 
 
 class Training(Section):
@@ -36,10 +22,10 @@ class Training(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999  # of the weights that generate
     condition_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1  # share of labels replaced by the null condition
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast where the hardware has it
-    num_workers: Annotated[int, Field(ge=0), "runtime"] = 1  # Ray Train workers; 0: in the loop's own process
-    use_gpu: Annotated[bool, Field(), "runtime"] = False
-    checkpoint_every: Annotated[int, Field(ge=1), "runtime"] = 500  # optimisation steps
-    resident_bytes: Annotated[int, Field(ge=0), "runtime"] = 4 << 30  # training sets up to this stay on the device
+    num_workers: Annotated[int, Field(ge=0), RUNTIME] = 1  # Ray Train workers; 0: in the loop's own process
+    use_gpu: Annotated[bool, RUNTIME] = False
+    checkpoint_every: Annotated[int, Field(ge=1), RUNTIME] = 500  # optimisation steps
+    resident_bytes: Annotated[int, Field(ge=0), RUNTIME] = 4 << 30  # training sets up to this stay on the device
 
 
 class Generation(Section):
@@ -50,5 +36,5 @@ class Generation(Section):
     guidance_scale: Annotated[float, Field(ge=0)] | None = None  # null: none; 1: none, at twice the cost
     shard_size: Annotated[int, Field(ge=1, le=4096)] = 128  # images per unit of work; part of the numbers
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    num_actors: Annotated[int, Field(ge=0), "runtime"] = 1  # sampler actors; 0: tasks in pooled worker processes
-    use_gpu: Annotated[bool, Field(), "runtime"] = False
+    num_actors: Annotated[int, Field(ge=0), RUNTIME] = 1  # sampler actors; 0: tasks in pooled worker processes
+    use_gpu: Annotated[bool, RUNTIME] = False

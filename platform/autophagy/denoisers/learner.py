@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,9 +14,9 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from autophagy.common.seeds import seed_for
-from autophagy.denoisers.config import Model, Training
-from autophagy.denoisers.diffusion import noise_schedule
-from autophagy.denoisers.noise import null_condition, to_unit
+from autophagy.denoisers.base import Denoiser
+from autophagy.denoisers.diffusion import Diffusion
+from autophagy.denoisers.noise import to_unit
 from autophagy.denoisers.precision import autocast
 
 _SEAL = 16  # bytes
@@ -49,7 +48,22 @@ class Batches:
         return rows
 
 
-@dataclass
+@dataclass(frozen=True)
+class Settings:
+    """How long and how to train."""
+
+    num_steps: int
+    seed: int
+    learning_rate: float
+    ema_decay: float
+    global_batch_size: int
+    condition_dropout: float
+    precision: str
+    checkpoint_every: int  # optimisation steps
+    resident_bytes: int  # training sets up to this stay on the device
+
+
+@dataclass(frozen=True)
 class Checkpointing:
     """How a training loop is told where to go on, and how it keeps its state: Ray Train's way or a plain file."""
 
@@ -57,19 +71,40 @@ class Checkpointing:
     save: Callable[[bytes, int], None]
 
 
-class Learner:
-    """Model, average and optimizer: all the state there is, so that it can be saved and gone on with bit by bit."""
+@dataclass(frozen=True)
+class Worker:
+    """One of the processes that train together."""
 
-    def __init__(self, model: nn.Module, training: Training) -> None:
-        self.model = model
-        self.average = copy.deepcopy(model).requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, weight_decay=0.0)
-        self.decay = training.ema_decay
+    rank: int = 0
+    world_size: int = 1
+    wrap: Callable[[nn.Module], nn.Module] = lambda network: network  # for distributed training
+
+    def share(self, size: int) -> slice:
+        """This worker's contiguous part of `size` rows; parts differ by at most one row."""
+        return slice(size * self.rank // self.world_size, size * (self.rank + 1) // self.world_size)
+
+    def mean(self, losses: list[Tensor]) -> Tensor:
+        """Mean over workers of their parts of each step's loss, float32 [steps]."""
+        mean = torch.stack(losses) if losses else torch.zeros(0)
+        if self.world_size > 1:
+            torch.distributed.all_reduce(mean)
+            mean = mean / self.world_size
+        return mean.cpu()
+
+
+class Learner:
+    """Network, average and optimizer: all the state there is, so that it can be saved and gone on with bit by bit."""
+
+    def __init__(self, denoiser: Denoiser, settings: Settings) -> None:
+        self.denoiser, self.network = denoiser, denoiser.network
+        self.average = copy.deepcopy(self.network).requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=settings.learning_rate, weight_decay=0.0)
+        self.decay = settings.ema_decay
         self.step = 0
         self.losses: list[Tensor] = []  # this worker's part of the mean loss of each step
 
     def update(self, network: nn.Module, loss: Tensor) -> None:
-        """One optimisation step; `network` is the model, or the model in its distributed wrapping."""
+        """One optimisation step; `network` is the learner's, or that in its distributed wrapping."""
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -77,13 +112,17 @@ class Learner:
         self.step += 1
         # The average follows closely at first, so that a short fine-tuning is not lost in it.
         decay = min(self.decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
         self.losses.append(loss.detach())
+
+    def weights(self) -> bytes:
+        """The averaged weights, as safetensors."""
+        return save({n: t.cpu().contiguous() for n, t in self.average.state_dict().items()})
 
     def state(self, losses: Tensor) -> bytes:
         """Everything a resumed loop needs, as safetensors."""
         tensors = {"step": torch.tensor(self.step), "losses": losses.cpu()}
-        tensors |= {f"model.{n}": p for n, p in self.model.state_dict().items()}
+        tensors |= {f"model.{n}": p for n, p in self.network.state_dict().items()}
         tensors |= {f"average.{n}": p for n, p in self.average.state_dict().items()}
         for index, slot in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{n}": v for n, v in slot.items()}
@@ -92,7 +131,7 @@ class Learner:
     def restore(self, state: bytes) -> Tensor:
         """Go on from `state`; returns the losses so far."""
         tensors = load(state)
-        self.model.load_state_dict(_under("model.", tensors))
+        self.network.load_state_dict(_under("model.", tensors))
         self.average.load_state_dict(_under("average.", tensors))
         slots: dict[int, dict[str, Tensor]] = {}
         for name, value in _under("optimizer.", tensors).items():
@@ -106,58 +145,61 @@ class Learner:
 
 def train_steps(
     learner: Learner,
-    network: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    model: Model,
-    training: Training,
-    num_steps: int,
-    seed: int,
-    device: torch.device,
-    rank: int = 0,
-    world_size: int = 1,
+    images: np.ndarray,
+    labels: np.ndarray,
+    settings: Settings,
     checkpointing: Checkpointing,
-) -> Tensor:
-    """Train to predict the noise (DDPM, eq. 14) and return the mean loss of every step, float32 [num_steps].
+    worker: Worker | None = None,
+) -> np.ndarray:
+    """Train to predict what the diffusion trains for (DDPM, eq. 14).
+
+    Noise, timesteps and dropped conditions are drawn for the global batch from (seed, step), of which a worker takes
+    its slice: any number of workers computes the same loss.
 
     Args:
-        images: uint8 [n, H, W, C], the whole training set, on any device.
+        learner: What learns, on its device.
+        images: uint8 [n, H, W, C], the whole training set.
         labels: int64 [n].
-        rank, world_size: this worker takes one slice of every global batch; noise, timesteps and dropped conditions
-            are drawn for the global batch from (seed, step), so that any number of workers computes the same loss.
+        settings: How.
+        checkpointing: Where to go on, and where the state is kept.
+        worker: Which of several processes this is; None: the only one.
+
+    Returns:
+        The mean loss of every step, float32 [num_steps].
     """
-    batches = Batches(len(images), training.global_batch_size, seed)
-    mine = _slice(training.global_batch_size, rank, world_size)
-    schedule = noise_schedule(model)
-    null = null_condition(learner.model)
-    shape = (images.shape[3], images.shape[1], images.shape[2])
+    worker = worker or Worker()
+    denoiser, size = learner.denoiser, settings.global_batch_size
+    device, null, diffusion = denoiser.device, denoiser.null, Diffusion(denoiser.model)
+    x, y = torch.from_numpy(images), torch.from_numpy(labels)
+    if x.nbytes <= settings.resident_bytes:
+        x = x.to(device)
+    batches, mine = Batches(len(x), size, settings.seed), worker.share(size)
+    shape = (x.shape[3], x.shape[1], x.shape[2])
+    network = worker.wrap(learner.network)
     saved = unsealed(checkpointing.load() or b"")
     done = learner.restore(saved) if saved else torch.zeros(0)
 
-    learner.model.train()
-    while learner.step < num_steps:
+    learner.network.train()
+    while learner.step < settings.num_steps:
         rows = torch.from_numpy(batches[learner.step][mine])
-        draw = torch.Generator().manual_seed(seed_for(seed, "step", learner.step))
-        t = torch.randint(model.num_train_timesteps, (training.global_batch_size,), generator=draw)[mine].to(device)
-        dropped = torch.rand(training.global_batch_size, generator=draw)[mine] < training.condition_dropout
-        noise = torch.randn((training.global_batch_size, *shape), generator=draw)[mine].to(device)
-        x0 = to_unit(images[rows.to(images.device)].to(device))
-        condition = None
-        if null is not None:
-            condition = torch.where(dropped, null, labels[rows]).to(device)
+        generator = torch.Generator().manual_seed(seed_for(settings.seed, "step", learner.step))
+        t = diffusion.draw(size, generator)[mine].to(device)
+        dropped = torch.rand(size, generator=generator)[mine] < settings.condition_dropout
+        noise = torch.randn((size, *shape), generator=generator)[mine].to(device)
+        x0 = to_unit(x[rows.to(x.device)].to(device))
+        condition = None if null is None else torch.where(dropped, null, y[rows]).to(device)
 
-        with autocast(training.precision, device):
-            predicted = network(schedule.add_noise(x0, noise, t), t, condition).sample
+        with autocast(settings.precision, device):
+            predicted = denoiser.model.predict(network, diffusion.noised(x0, noise, t), t, condition)
         # DDP averages over workers: scaled so that the average is the mean over the global batch, even slices or not.
-        share = len(rows) * world_size / training.global_batch_size
-        learner.update(network, nn.functional.mse_loss(predicted.float(), noise) * share)
+        share = len(rows) * worker.world_size / size
+        learner.update(network, nn.functional.mse_loss(predicted.float(), diffusion.target(x0, noise, t)) * share)
 
-        if learner.step % training.checkpoint_every == 0 and learner.step < num_steps:
-            done = torch.cat([done, _mean_over_workers(learner.losses, world_size)])
+        if learner.step % settings.checkpoint_every == 0 and learner.step < settings.num_steps:
+            done = torch.cat([done, worker.mean(learner.losses)])
             learner.losses.clear()
-            checkpointing.save(sealed(learner.state(done)) if rank == 0 else b"", learner.step)
-    return torch.cat([done, _mean_over_workers(learner.losses, world_size)])
+            checkpointing.save(sealed(learner.state(done)) if worker.rank == 0 else b"", learner.step)
+    return torch.cat([done, worker.mean(learner.losses)]).numpy()
 
 
 def sealed(state: bytes) -> bytes:
@@ -172,31 +214,6 @@ def unsealed(data: bytes) -> bytes:
         return state
     logger.warning("a checkpoint is damaged: training begins anew")
     return b""
-
-
-def num_steps(training: Training, budget: int | None, num_images: int) -> int:
-    """Optimisation steps of a generation: epochs over R for generation 0, else over `budget` images.
-
-    With `equal_steps` a larger training set does not buy more training.
-    """
-    if budget is None:
-        return training.initial_epochs * math.ceil(num_images / training.global_batch_size)
-    images = budget if training.equal_steps else num_images
-    return training.epochs * math.ceil(images / training.global_batch_size)
-
-
-def _slice(size: int, rank: int, world_size: int) -> slice:
-    """This worker's contiguous part of `size` rows; parts differ by at most one row."""
-    return slice(size * rank // world_size, size * (rank + 1) // world_size)
-
-
-def _mean_over_workers(losses: list[Tensor], world_size: int) -> Tensor:
-    """Mean over workers of their parts of each step's loss, float32 [steps]."""
-    mean = torch.stack(losses) if losses else torch.zeros(0)
-    if world_size > 1:
-        torch.distributed.all_reduce(mean)
-        mean = mean / world_size
-    return mean.cpu()
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

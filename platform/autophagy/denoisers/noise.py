@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from diffusers import UNet2DModel
-
-
-def null_condition(denoiser: UNet2DModel) -> int | None:
-    """The class index that stands for "no condition"; None for an unconditional denoiser."""
-    classes = denoiser.config.num_class_embeds
-    return None if classes is None else classes - 1
 
 
 def to_unit(images: Tensor) -> Tensor:

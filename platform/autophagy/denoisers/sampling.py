@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from autophagy.common.seeds import seed_for
-from autophagy.denoisers.config import Generation, Model
-from autophagy.denoisers.guidance import Denoisers
-from autophagy.denoisers.noise import null_condition, per_sample_noise, to_uint8
+from autophagy.denoisers.base import Denoiser
+from autophagy.denoisers.config import Generation
+from autophagy.denoisers.diffusion import Diffusion
+from autophagy.denoisers.guidance import Predict
+from autophagy.denoisers.noise import per_sample_noise, to_uint8
 from autophagy.denoisers.precision import autocast
 
 LAST_STEPS = 10  # of sampling, whose predictions of x_0 are compared
@@ -19,42 +21,34 @@ LAST_STEPS = 10  # of sampling, whose predictions of x_0 are compared
 
 @torch.no_grad()
 def sample_images(
-    denoisers: Denoisers, model: Model, generation: Generation, labels: np.ndarray, seeds: list[int]
-) -> tuple[Tensor, Tensor]:
-    """Sample by DDIM (2010.02502) or ancestral DDPM (2006.11239), with guidance (2207.12598) if asked for.
+    denoiser: Denoiser, predict: Predict, generation: Generation, labels: np.ndarray, seeds: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sample by DDIM (arXiv 2010.02502) or ancestral DDPM (2006.11239).
 
     Args:
-        labels: int64 [B], the class asked for; UNLABELLED for an unconditional denoiser.
+        denoiser: Whose images are made.
+        predict: What predicts for it, see `guide`.
+        generation: How.
+        labels: int64 [B], the class asked for; of no meaning to an unconditional denoiser.
         seeds: one per image; image i depends on labels[i] and seeds[i], whatever else is in the batch.
 
     Returns:
         Images uint8 [B, H, W, C], and the variance of the predictions of x_0 over the last LAST_STEPS steps, mean
         over pixels, float32 [B]: what arXiv 2406.09358 tells hallucinated images by.
     """
-    from diffusers import DDIMScheduler, DDPMScheduler
-
-    denoiser, device = denoisers.denoiser, denoisers.device
-    kind = DDIMScheduler if generation.sampler == "ddim" else DDPMScheduler
-    scheduler = kind(num_train_timesteps=model.num_train_timesteps, beta_schedule=model.beta_schedule)
-    scheduler.set_timesteps(generation.num_inference_steps)
-    size, channels = denoiser.config.sample_size, denoiser.config.in_channels
-    x = per_sample_noise(seeds, (channels, size, size)).to(device)
+    device, shape = denoiser.device, denoiser.shape
+    scheduler = Diffusion(denoiser.model).sampler(generation.sampler, generation.num_inference_steps)
+    x = per_sample_noise(seeds, (shape.channels, shape.image_size, shape.image_size)).to(device)
     # Ancestral steps draw noise too: a generator per image, on the CPU, so that no batch and no device matters.
     draws = [torch.Generator().manual_seed(seed_for(seed, "ancestral-noise")) for seed in seeds]
-    null = null_condition(denoiser)
-    condition = None if null is None else torch.from_numpy(labels).to(device)
-    free_condition = None if null is None else torch.full((len(x),), null, device=device)
     extra = {} if generation.sampler == "ddim" else {"generator": draws}
+    condition = None if denoiser.null is None else torch.from_numpy(labels).to(device)
     last: deque[Tensor] = deque(maxlen=LAST_STEPS)
     with autocast(generation.precision, device):
         for t in scheduler.timesteps:
-            steps = t.expand(len(x)).to(device)
-            noise = denoisers.noise(x, steps, condition)
-            if generation.guidance_scale is not None:
-                free = denoisers.noise(x, steps, free_condition)
-                noise = free + generation.guidance_scale * (noise - free)
-            step = scheduler.step(noise.float(), t, x, **extra)
+            predicted = predict(x, t.expand(len(x)).to(device), condition)
+            step = scheduler.step(predicted.float(), t, x, **extra)
             x = step.prev_sample
             last.append(step.pred_original_sample)
     variance = torch.stack(list(last)).var(dim=0, correction=0).mean(dim=(1, 2, 3))
-    return to_uint8(x), variance
+    return to_uint8(x).cpu().numpy(), variance.cpu().numpy()

@@ -3,54 +3,65 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
-from torch import Tensor
+from pydantic import Field
 
-from autophagy.denoisers.config import Model
-from autophagy.denoisers.noise import null_condition
+from autophagy.common.section import since
+from autophagy.denoisers.base import Model, Shape
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
+    from torch import Tensor, nn
+
+Width = Annotated[int, Field(ge=4, multiple_of=4)]  # channels
 
 
-def build_denoiser(model: Model, image_size: int, channels: int, num_classes: int) -> UNet2DModel:
-    """An untrained noise predictor for images [B, channels, image_size, image_size].
+class UNet(Model):
+    """A diffusers `UNet2DModel`; every level but the last halves the image."""
 
-    A conditional one has `num_classes + 1` conditions; the last is the null condition of classifier-free guidance.
-    """
-    from diffusers import UNet2DModel
+    # Left out where files are written too: those from before there were other kinds stay as they are.
+    kind: Annotated[Literal["unet"], since("unet"), Field(exclude_if=lambda kind: kind == "unet")] = "unet"
+    block_out_channels: Annotated[tuple[Width, ...], Field(min_length=1)] = (32, 64)  # of the levels
+    layers_per_block: Annotated[int, Field(ge=1, le=8)] = 1
+    attention: bool = False  # self-attention at the lowest resolution
 
-    levels = len(model.block_out_channels)
-    attend = [model.attention and level == levels - 1 for level in range(levels)]
-    return UNet2DModel(
-        sample_size=image_size,
-        in_channels=channels,
-        out_channels=channels,
-        layers_per_block=model.layers_per_block,
-        block_out_channels=model.block_out_channels,
-        down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attend),
-        up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attend)),
-        add_attention=model.attention,
-        attention_head_dim=min(8, model.block_out_channels[-1]),
-        norm_num_groups=math.gcd(*model.block_out_channels, 8),
-        num_class_embeds=num_classes + 1 if model.conditional else None,
-    )
+    def build(self, shape: Shape) -> UNet2DModel:
+        from diffusers import UNet2DModel
 
+        levels = len(self.block_out_channels)
+        attend = [self.attention and level == levels - 1 for level in range(levels)]
+        return UNet2DModel(
+            sample_size=shape.image_size,
+            in_channels=shape.channels,
+            out_channels=shape.channels,
+            layers_per_block=self.layers_per_block,
+            block_out_channels=self.block_out_channels,
+            down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attend),
+            up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attend)),
+            add_attention=self.attention,
+            attention_head_dim=min(8, self.block_out_channels[-1]),
+            norm_num_groups=math.gcd(*self.block_out_channels, 8),
+            num_class_embeds=shape.num_classes + 1 if self.conditional else None,
+        )
 
-@torch.no_grad()
-def bottleneck(denoiser: UNet2DModel, x: Tensor, timestep: int) -> Tensor:
-    """Mid-block activation [B, C', H', W'] of noisy images `x` [B, C, H, W] at a timestep.
+    def predict(self, network: nn.Module, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+        return network(x, t, condition).sample
 
-    Encoded under the null condition, so that the latent of an image does not contain its label.
-    """
-    t = torch.full((len(x),), timestep, device=x.device)
-    embedding = denoiser.time_embedding(denoiser.time_proj(t).to(x.dtype))
-    null = null_condition(denoiser)
-    if null is not None:
-        embedding = embedding + denoiser.class_embedding(torch.full_like(t, null))
-    hidden = denoiser.conv_in(x)
-    for block in denoiser.down_blocks:
-        hidden, _ = block(hidden_states=hidden, temb=embedding)
-    return denoiser.mid_block(hidden, embedding)
+    def encode(self, network: UNet2DModel, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+        embedding = network.time_embedding(network.time_proj(t).to(x.dtype))
+        if condition is not None:
+            embedding = embedding + network.class_embedding(condition)
+        hidden = network.conv_in(x)
+        for block in network.down_blocks:
+            hidden, _ = block(hidden_states=hidden, temb=embedding)
+        return network.mid_block(hidden, embedding)
+
+    def problem(self, image_size: int) -> str | None:
+        halvings = len(self.block_out_channels) - 1
+        if image_size % 2**halvings == 0:
+            return None
+        return (
+            f"data.image_size = {image_size} cannot be halved {halvings} times; use a multiple of {2**halvings} "
+            "or fewer model.block_out_channels"
+        )

@@ -19,10 +19,10 @@ SECONDS = "seconds"  # column of a stream: what a row has cost
 UNDER_WAY_BYTES = 256 << 20  # rows of a stream between two steps
 
 
-def stream(job: Job, rows: list[dict[str, Any]], *steps: type[Step]) -> Iterator[dict[str, Any]]:
+def stream(job: Job[Any], rows: list[dict[str, Any]], *steps: type[Step]) -> Iterator[dict[str, Any]]:
     """Rows through one Ray Data stream: each step is made from the job, and maps one batch to another.
 
-    With `num_actors` in the job's runtime, that many processes of their own do the first step and one does each of
+    With `num_actors` in the job's resources, that many processes of their own do the first step and one does each of
     the others: the steps overlap, and back-pressure bounds what is between them. With 0, every CPU takes a row
     through all steps in a pooled worker process: those are there already when the next stream starts.
 
@@ -40,7 +40,7 @@ def stream(job: Job, rows: list[dict[str, Any]], *steps: type[Step]) -> Iterator
     context.execution_no_progress_timeout_s = ARRIVAL_SECONDS  # a starved stream ends in an error, not in silence
     # Ray's own limit is a part of its object store: gigabytes of images that wait for a slow scorer.
     context.execution_options.resource_limits = ExecutionResources(object_store_memory=UNDER_WAY_BYTES)
-    actors, use_gpu, cpus = job.runtime["num_actors"], job.runtime["use_gpu"], num_cpus()
+    actors, use_gpu, cpus = job.resources.num_actors, job.resources.use_gpu, num_cpus()
     if cpus is not None and actors > cpus:
         raise UserError(f"generation.num_actors = {actors}: the cluster has {cpus} CPUs; use at most {cpus}")
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
@@ -62,7 +62,7 @@ def stream(job: Job, rows: list[dict[str, Any]], *steps: type[Step]) -> Iterator
     for row in dataset.iter_rows():
         seconds += row.pop(SECONDS, 0.0)
         yield row
-    job.attempt.info["device_seconds"] = seconds or actors * (time.perf_counter() - start)
+    job.device_seconds.append(seconds or actors * (time.perf_counter() - start))
 
 
 @dataclass(frozen=True)

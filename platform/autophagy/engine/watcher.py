@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from autophagy.common.records import GenerationRecord
-from autophagy.engine.stage import Stage
-from autophagy.store import Artifact, StageStore
 
 
-class Progress(Protocol):
-    """How a loop's stages are carried out in front of somebody."""
+class Watcher:
+    """Is told how stages and generations go, and shows nothing."""
 
-    def follow(self, stage: Stage, store: StageStore) -> Artifact:
-        """Ensure a stage and show how it goes."""
+    def building(self, what: str, expected: Callable[[], float | None]) -> AbstractContextManager[None]:
+        """Around the building of a stage, inputs that are missing included.
 
-    def generation(self, record: GenerationRecord) -> None:
-        """Show a finished generation."""
+        Args:
+            what: The stage, for people.
+            expected: Gives the seconds that it is expected to take; None if nothing is known.
+        """
+        return nullcontext()
 
-
-class Silent:
-    """Shows nothing."""
-
-    def follow(self, stage: Stage, store: StageStore) -> Artifact:
-        """Ensure a stage."""
-        return stage.ensure(store)
+    def waits(self, message: str) -> None:
+        """Another process builds a stage that is needed."""
 
     def generation(self, record: GenerationRecord) -> None:
-        """Show nothing."""
+        """A generation is finished."""

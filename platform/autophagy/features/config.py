@@ -1,4 +1,4 @@
-"""The section `metrics` of an experiment, the probe's settings, and which packages feature networks need."""
+"""The section `metrics` of an experiment, and which packages feature networks need."""
 
 from __future__ import annotations
 
@@ -18,20 +18,6 @@ class Metrics(Section):
     feature_network: Literal["classifier", "latent", "pixels", "inception", "dinov2"] = "classifier"
     num_samples: Annotated[int, Field(ge=10, lt=MOST_IMAGES)] = 1000  # first images of every generation, unfiltered
     k: Annotated[int, Field(ge=1, le=100)] = 5  # neighbours of precision, recall, density, coverage
-
-
-class Probe(Section):
-    """The softmax probe on bottleneck latents; taken from the selection where the strategy has its own."""
-
-    timestep: Literal["auto"] | int | tuple[int, ...] = "auto"  # auto: best held-out accuracy on a grid
-    pool: Literal["flatten", "mean", "max"] = "flatten"
-
-    @property
-    def timesteps(self) -> tuple[int, ...]:
-        """The timesteps that were given; empty for auto."""
-        if self.timestep == "auto":
-            return ()
-        return (self.timestep,) if isinstance(self.timestep, int) else self.timestep
 
 
 EXTRAS = {"inception": ("torch_fidelity", "inception"), "dinov2": ("transformers", "dinov2")}

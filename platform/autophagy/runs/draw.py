@@ -9,41 +9,51 @@ import pyarrow.compute as pc
 
 from autophagy.common.records import GenerationRecord
 from autophagy.common.samples import IMAGE, SAMPLE_ID, sample_ids
-from autophagy.config import Experiment
 from autophagy.data.tables import to_numpy
-from autophagy.engine.stage import Stages
+from autophagy.engine.cluster import start_ray
+from autophagy.engine.workers import run_in_worker
 from autophagy.runs.folder import CURVES, DRAWN, SAMPLES, drawing_mark
 from autophagy.store import Artifact, StageStore
 
 GRID_COLUMNS = 16
 
 
-def draw(
-    experiment: Experiment,
-    store: StageStore,
-    generations: Sequence[Stages],
-    records: Sequence[GenerationRecord],
+def ensure_pictures(
+    name: str, store: StageStore, real: Artifact, samples: Sequence[Artifact], records: Sequence[GenerationRecord]
 ) -> dict[str, bytes]:
-    """Write the pictures of a run into its folder, and return them; those that are up to date stay as they are."""
-    name, mark = experiment.name, drawing_mark(records)
+    """Write the pictures of a run into its folder, and return them; those that are up to date stay as they are.
+
+    They are drawn in a pooled process: the loop's own neither reads images nor loads what draws.
+
+    Args:
+        name: The run.
+        store: Where its folder is.
+        real: The real images.
+        samples: Those of every generation.
+        records: One for each.
+    """
+    mark = drawing_mark(records)
     saved = {p: store.read_run_file(name, p) for p in (CURVES, SAMPLES)}
     if store.read_run_file(name, DRAWN) == mark and all(saved.values()):
         return {p: data for p, data in saved.items() if data}
-    from autophagy.runs.pictures import collapse_curves, sample_grid
-
-    real = generations[0]["real"].ensure(store)
-    rows = [("real", first_images(real, "images/train", real.info["first_index"]["train"]))]
-    for k, stages in enumerate(generations):
-        first_id = int(sample_ids(k, 0, 1)[0])
-        rows.append((f"generation {k}", first_images(stages["generate"].ensure(store), "images", first_id)))
-    pictures = {
-        CURVES: collapse_curves({name: [list(records)]}),
-        SAMPLES: sample_grid(rows, columns=GRID_COLUMNS),
-    }
+    start_ray()
+    pictures = run_in_worker(draw, name, real, samples, list(records))
     for picture, png in pictures.items():
         store.write_run_file(name, picture, png)
     store.write_run_file(name, DRAWN, mark)
     return pictures
+
+
+def draw(
+    name: str, real: Artifact, samples: Sequence[Artifact], records: Sequence[GenerationRecord]
+) -> dict[str, bytes]:
+    """Collapse curves and a grid of samples, as PNG by file name."""
+    from autophagy.runs.pictures import collapse_curves, sample_grid
+
+    rows = [("real", first_images(real, "images/train", real.info["first_index"]["train"]))]
+    for k, artifact in enumerate(samples):
+        rows.append((f"generation {k}", first_images(artifact, "images", int(sample_ids(k, 0, 1)[0]))))
+    return {CURVES: collapse_curves({name: [list(records)]}), SAMPLES: sample_grid(rows, columns=GRID_COLUMNS)}
 
 
 def first_images(artifact: Artifact, part: str, first_id: int) -> np.ndarray:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, SerializeAsAny
 
 from autophagy.common.section import make_choice
 from autophagy.selection.anti_lsf import AntiLsf
-from autophagy.selection.base import Candidates, Selector
+from autophagy.selection.base import Candidates, ProbeSettings, Selector
 from autophagy.selection.center_match import CenterMatch
 from autophagy.selection.class_balanced_random import ClassBalancedRandom
 from autophagy.selection.cov_match import CovMatch
@@ -26,34 +26,44 @@ from autophagy.selection.random import Random
 from autophagy.selection.threshold_decay import ThresholdDecay
 from autophagy.selection.trajectory_variance import TrajectoryVariance
 
-AnySelector = Annotated[
-    NoSelection
-    | Random
-    | Lsf
-    | Ole
-    | Greedy
-    | ThresholdDecay
-    | Likelihood
-    | TrajectoryVariance
-    | DensityRatio
-    | CenterMatch
-    | CovMatch
-    | KMeans
-    | AntiLsf
-    | OldestFirst
-    | OracleReal
-    | ClassBalancedRandom,
-    Field(discriminator="strategy"),
+SELECTORS: tuple[type[Selector], ...] = (
+    NoSelection,
+    Random,
+    Lsf,
+    Ole,
+    Greedy,
+    ThresholdDecay,
+    Likelihood,
+    TrajectoryVariance,
+    DensityRatio,
+    CenterMatch,
+    CovMatch,
+    KMeans,
+    AntiLsf,
+    OldestFirst,
+    OracleReal,
+    ClassBalancedRandom,
+)
+
+__all__ = [
+    "SELECTORS",
+    "AnySelector",
+    "Candidates",
+    "ConfidenceSelector",
+    "ProbeSettings",
+    "Random",
+    "Selector",
+    "make_selector",
 ]
-SELECTORS: tuple[type[Selector], ...] = get_args(get_args(AnySelector)[0])
-
-__all__ = ["SELECTORS", "AnySelector", "Candidates", "ConfidenceSelector", "Random", "Selector", "make_selector"]
 
 
-def make_selector(config: Mapping[str, Any]) -> Selector:
+def make_selector(config: Mapping[str, Any] | Selector) -> Selector:
     """The selector that `{"strategy": name, field: value, ...}` describes.
 
     Raises:
         UserError: unknown strategy, unknown field, or a value out of range; one line.
     """
     return make_choice(SELECTORS, "selection", "strategy", config)
+
+
+AnySelector = Annotated[SerializeAsAny[Selector], BeforeValidator(make_selector)]

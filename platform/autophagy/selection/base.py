@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from autophagy.common.errors import UserError
 from autophagy.common.samples import LABEL, REAL, UNLABELLED
+from autophagy.common.section import Section
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,14 +69,26 @@ class Candidates:
         return {name: column for name, column in vars(self).items() if name != "reference"}
 
 
-class Selector(BaseModel, ABC):
+class ProbeSettings(Section):
+    """Where in a denoiser the softmax probe looks."""
+
+    timestep: Literal["auto"] | int | tuple[int, ...] = "auto"  # auto: best held-out accuracy on a grid
+    pool: Literal["flatten", "mean", "max"] = "flatten"
+
+    @property
+    def timesteps(self) -> tuple[int, ...]:
+        """The timesteps that were given; empty for auto."""
+        if self.timestep == "auto":
+            return ()
+        return (self.timestep,) if isinstance(self.timestep, int) else self.timestep
+
+
+class Selector(Section, ABC):
     """Ranks candidates. Its fields are its configuration; `strategy` names it.
 
     A subclass is one published idea: it implements `_rank`, or `scores` where the idea scores samples.
     Ties break by `sample_id`: the order of the candidates matters only to ideas that draw from them.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     compares_with_real: ClassVar[bool] = False  # whether `Candidates.reference` is read
     strategy: str
@@ -90,6 +102,16 @@ class Selector(BaseModel, ABC):
         The label is one of them only if every candidate must have one, whatever `per_class` says.
         """
         return frozenset()
+
+    @property
+    def probe(self) -> ProbeSettings | None:
+        """The probe whose confidence is read; None if none is."""
+        return None
+
+    @property
+    def refit_every(self) -> int | None:
+        """Generations from one fit of that probe to the next; None: fitted once."""
+        return None
 
     def select(self, candidates: Candidates, num_keep: int, rng: np.random.Generator) -> np.ndarray:
         """Choose `min(num_keep, n)` of the n candidates.

@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from autophagy.selection.base import Candidates, ScoredSelector
+from autophagy.common.section import since
+from autophagy.selection.base import Candidates, ProbeSettings, ScoredSelector
 
 Timestep = Annotated[int, Field(ge=0, le=999)]
-Refresh = Annotated[int, Field(ge=1)] | None
+Refresh = Annotated[Annotated[int, Field(ge=1)] | None, since(None)]
 
 
 class ConfidenceSelector(ScoredSelector):
@@ -23,11 +24,19 @@ class ConfidenceSelector(ScoredSelector):
     # Diffusion timesteps of the latents: that of the best held-out accuracy, one, or several averaged.
     timestep: Literal["auto"] | Timestep | Annotated[tuple[Timestep, ...], Field(min_length=1)] = "auto"
     pool: Literal["flatten", "mean", "max"] = "flatten"  # over the positions of the bottleneck
-    refresh: Refresh = None  # generations from one fit of the probe to the next; null: fitted once
+    refresh: Refresh = None  # generations from one fit to the next; null: fitted once
 
     @property
     def needs(self) -> frozenset[str]:
         return frozenset({"confidence"})
+
+    @property
+    def probe(self) -> ProbeSettings:
+        return ProbeSettings(timestep=self.timestep, pool=self.pool)
+
+    @property
+    def refit_every(self) -> int | None:
+        return self.refresh
 
 
 class Lsf(ConfidenceSelector):

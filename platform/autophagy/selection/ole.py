@@ -30,6 +30,10 @@ class Ole(ScoredSelector):
     def needs(self) -> frozenset[str]:
         return frozenset({LATENT, LABEL})
 
+    @property
+    def refit_every(self) -> int | None:
+        return self.refresh
+
     def scores(self, candidates: Candidates) -> np.ndarray:
         """Rounds survived, less the contribution in the last one, float64 [n]; NaN where the latent has no direction.
 

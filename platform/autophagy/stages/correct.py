@@ -1,56 +1,55 @@
-"""Training images that are moved to real centres."""
+"""`correct`: training images that are moved to real centres (self-correction, arXiv 2402.07087)."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
 
-from autophagy.common.samples import GENERATION, IMAGE, IS_REAL, LABEL, REAL, SAMPLE_ID, origin_generation
-from autophagy.common.seeds import rng_for
-from autophagy.corrections import class_centres, move_to_centres
+from autophagy.common.samples import IMAGE, LABEL, REAL, origin_generation
+from autophagy.config import Experiment
+from autophagy.corrections import SelfCorrection, move_to_centres
 from autophagy.data.tables import tensor_column, to_numpy
-from autophagy.engine.job import Job
-from autophagy.stages.payloads import read_images, real_images
-from autophagy.stages.scorer import Scorer
+from autophagy.engine.job import Job, Resources
+from autophagy.engine.stage import Stage
+from autophagy.stages.payloads import CENTRES, IMAGES, ROWS_PER_FILE, kept_ids, read_images, sample_columns
+from autophagy.stages.scorer import Scorer, Scoring, scoring
 
-CENTRES_FILE = "centres.parquet"
-ROWS_PER_FILE = 4096
-
-
-def fit_centres(job: Job) -> None:
-    """Builder of the `centres` stage: k-means centres of the real images of every class. Input: `real`, `labels`."""
-    images, labels, _ = real_images(job.inputs, "train")
-    rng = rng_for(job.config["seed"], "centres")
-    centres = class_centres(images.reshape(len(images), -1), labels, job.config["num_centres"], rng)
-    label = np.concatenate([np.full(len(own), c) for c, own in centres.items()])
-    points = np.concatenate(list(centres.values()))
-    job.attempt.write_table(CENTRES_FILE, pa.table({LABEL: pa.array(label), "centre": tensor_column(points)}))
+VERSION = 1
 
 
-def correct(job: Job) -> None:
-    """Builder of a `correct` stage: the training set of a generation, its synthetic images moved to real centres.
+class Config(Scoring):
+    strength: float
+
+
+def stage(e: Experiment, k: int, inputs: Mapping[str, Stage], correction: SelfCorrection) -> Stage:
+    config = Config(**scoring(e), strength=correction.strength)
+    resources = Resources(use_gpu=e.training.use_gpu)
+    return Stage("correct", build, config, inputs, resources, VERSION, generation=k)
+
+
+def build(job: Job[Config]) -> None:
+    """Write the training set of a generation, its synthetic images moved to real centres; real ones stay as they are.
 
     Inputs: `select`, `centres`, the samples chosen from, and what scores images: metrics of a training set are those
-    of the images that are trained on. Real images stay as they are.
+    of the images that are trained on.
     """
-    table = job.inputs["centres"].read_table(CENTRES_FILE)
+    table = job.inputs["centres"].read_table(CENTRES)
     label, points = to_numpy(table, LABEL), to_numpy(table, "centre")
     centres = {int(c): points[label == c] for c in np.unique(label)}
-    kept = np.sort(to_numpy(job.inputs["select"].read_table("kept.parquet", columns=[SAMPLE_ID]), SAMPLE_ID))
-    scorer = Scorer(job)
+    kept = np.sort(kept_ids(job.inputs))
+    scorer = Scorer(job.config, job.inputs, job.resources.use_gpu)
     for start in range(0, len(kept), ROWS_PER_FILE):
         ids = kept[start : start + ROWS_PER_FILE]
         images, labels = read_images(job.inputs, ids)
-        origin = origin_generation(ids)
-        synthetic = origin != REAL
+        synthetic = origin_generation(ids) != REAL
         flat = images[synthetic].reshape(synthetic.sum(), -1)
-        moved = move_to_centres(flat, labels[synthetic], centres, job.config["strength"])
+        moved = move_to_centres(flat, labels[synthetic], centres, job.config.strength)
         images[synthetic] = np.rint(moved).clip(0, 255).astype(np.uint8).reshape(images[synthetic].shape)
         columns = {
-            SAMPLE_ID: pa.array(ids),
-            GENERATION: pa.array(origin),
-            IS_REAL: pa.array(~synthetic),
+            **sample_columns(ids),
             IMAGE: tensor_column(images),
             **scorer.score(images, ids, labels).columns(),
         }
-        job.attempt.write_table(f"images/part-{start // ROWS_PER_FILE:05d}.parquet", pa.table(columns))
+        job.attempt.write_table(f"{IMAGES}/part-{start // ROWS_PER_FILE:05d}.parquet", pa.table(columns))

@@ -1,19 +1,32 @@
-"""Weights that are moved away from those of an auxiliary model."""
+"""`extrapolate`: weights that are moved away from those of an auxiliary model (Neon, arXiv 2510.03597)."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from safetensors.numpy import load, save
 
-from autophagy.engine.job import Job
-from autophagy.stages.payloads import WEIGHTS_FILE
+from autophagy.common.section import Section
+from autophagy.corrections import Neon
+from autophagy.engine.job import Info, Job
+from autophagy.engine.stage import Stage
+from autophagy.stages.payloads import WEIGHTS
+
+VERSION = 1
 
 
-def extrapolate(job: Job) -> dict[str, Any]:
-    """Builder of an `extrapolate` stage: weights `(1 + w) theta - w theta_aux`. Inputs: `model`, `auxiliary`."""
-    weight = job.config["weight"]
-    own, auxiliary = (load(job.inputs[role].read_bytes(WEIGHTS_FILE)) for role in ("model", "auxiliary"))
+class Config(Section):
+    weight: float
+
+
+def stage(k: int, inputs: Mapping[str, Stage], correction: Neon) -> Stage:
+    return Stage("extrapolate", build, Config(weight=correction.weight), inputs, version=VERSION, generation=k)
+
+
+def build(job: Job[Config]) -> Info:
+    """Write the weights `(1 + w) theta - w theta_aux`. Inputs: `model`, `auxiliary`."""
+    weight = job.config.weight
+    own, auxiliary = (load(job.inputs[role].read_bytes(WEIGHTS)) for role in ("model", "auxiliary"))
     weights = {name: (1 + weight) * value - weight * auxiliary[name] for name, value in own.items()}
-    job.attempt.write_bytes(WEIGHTS_FILE, save({n: v.astype(own[n].dtype) for n, v in weights.items()}))
+    job.attempt.write_bytes(WEIGHTS, save({n: v.astype(own[n].dtype) for n, v in weights.items()}))
     return {name: job.inputs["model"].info[name] for name in ("model", "shape")}

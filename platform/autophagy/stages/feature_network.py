@@ -1,52 +1,44 @@
-"""The network that measures, fitted on the real images."""
+"""`feature_network`: the network that measures; the classifier is trained on the real images, others are ready made."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from safetensors.torch import save
-from torch import nn
-
 from autophagy.common.errors import UserError
-from autophagy.common.seeds import rng_for, seed_for
-from autophagy.denoisers.noise import to_unit
-from autophagy.engine.job import Job, device_of
+from autophagy.common.section import Section
+from autophagy.config import Experiment
+from autophagy.engine.job import Info, Job, Resources
+from autophagy.engine.stage import Stage
 from autophagy.features.config import EXTRAS
-from autophagy.features.networks import NETWORK_FILE, Classifier, ready_made
-from autophagy.stages.payloads import real_images
+from autophagy.stages.payloads import NETWORK, RealInfo, real_images
 
-CLASSIFIER_STEPS = 800
-CLASSIFIER_BATCH = 128
+VERSION = 1
 
 
-def fit_feature_network(job: Job) -> dict[str, Any]:
-    """Builder of the `feature_network` stage. Input: `real`. Trains `classifier`; the other networks are ready made."""
-    info = job.inputs["real"].info
-    if job.config["kind"] in EXTRAS:
-        ready_made(job.config["kind"], device_of(job))  # what cannot be loaded is one line here, a traceback later
-    if job.config["kind"] != "classifier":
+class Config(Section):
+    kind: str
+    seed: int
+
+
+def stage(e: Experiment, real: Stage) -> Stage:
+    config = Config(kind=e.metrics.feature_network, seed=e.seed)
+    resources = Resources(use_gpu=e.training.use_gpu)
+    return Stage("feature_network", build, config, {"real": real}, resources, VERSION)
+
+
+def build(job: Job[Config]) -> Info:
+    """Train the classifier, or see that the network is there. Input: `real`."""
+    from autophagy.denoisers.weights import device_of
+    from autophagy.features.networks import accuracy, fit_classifier, ready_made, weights_of
+
+    kind, device = job.config.kind, device_of(job.resources.use_gpu)
+    if kind in EXTRAS:
+        ready_made(kind, device)  # what cannot be loaded is one line here, a traceback later
+    if kind != "classifier":
         return {}
-    if not info["num_classes"]:
+    num_classes = RealInfo.of(job.inputs["real"]).num_classes
+    if not num_classes:
         raise UserError("metrics.feature_network = classifier: needs labels, and data.source has none; use pixels")
-    device = device_of(job)
     images, labels, _ = real_images(job.inputs, "train")
-    torch.manual_seed(seed_for(job.config["seed"], "classifier"))
-    network = Classifier(info["channels"], info["num_classes"]).to(device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=CLASSIFIER_STEPS)
-    rng = rng_for(job.config["seed"], "classifier-batches")
-    for _ in range(CLASSIFIER_STEPS):
-        rows = rng.integers(len(images), size=CLASSIFIER_BATCH)
-        x, y = to_unit(torch.from_numpy(images[rows])).to(device), torch.from_numpy(labels[rows]).to(device)
-        loss = nn.functional.cross_entropy(network(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+    network = fit_classifier(images, labels, num_classes, job.config.seed, device)
+    job.attempt.write_bytes(NETWORK, weights_of(network))
     held_out, held_out_labels, _ = real_images(job.inputs, "held_out")
-    job.attempt.write_bytes(NETWORK_FILE, save(network.cpu().state_dict()))
-    network.eval()
-    with torch.no_grad():
-        predicted = torch.cat([network(to_unit(b)).argmax(1) for b in torch.from_numpy(held_out).split(1024)])
-    return {"accuracy_held_out": float((predicted.numpy() == held_out_labels).mean())}
+    return {"accuracy_held_out": accuracy(network, held_out, held_out_labels)}

@@ -1,37 +1,71 @@
-"""The real images, split."""
+"""`real`: the real images, split."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
 from autophagy.common.samples import REAL, sample_ids
-from autophagy.data.pixels import load_images
+from autophagy.common.section import RUNTIME, Section
+from autophagy.config import Experiment
 from autophagy.data.splits import split
-from autophagy.data.tables import to_table
-from autophagy.engine.job import Job
-from autophagy.stages.payloads import ROWS_PER_FILE
+from autophagy.engine.job import Info, Job
+from autophagy.engine.stage import Stage
+from autophagy.stages.payloads import ROWS_PER_FILE, SPLITS, RealInfo, real_file
+
+VERSION = 1
 
 
-def ingest(job: Job) -> dict[str, Any]:
-    """Builder of the `real` stage: reads the source, splits it, writes the images once."""
-    data = job.config["data"]
-    images = load_images(job.runtime["source"], data["image_size"])
-    parts = split(
-        len(images.image), data["num_real"], data["num_held_out"], job.config["num_fresh"], job.config["seed"]
+class Images(Section):
+    """What images there are to be."""
+
+    source: str  # its kind; the fingerprint says what the data are, so that they may lie elsewhere tomorrow
+    image_size: int
+    num_real: int | None
+    num_held_out: int | None
+
+
+class Config(Section):
+    data: Images
+    fingerprint: str
+    num_fresh: int  # set aside; with num_real given these are simply all others, and all scenarios share the split
+    seed: int
+    source: Annotated[str, RUNTIME]  # where the images are
+
+
+def stage(e: Experiment) -> Stage:
+    from autophagy.data.sources.open import absolute, fingerprint
+
+    data = e.data
+    config = Config(
+        data=Images(
+            source=data.source.partition(":")[0],
+            image_size=data.image_size,
+            num_real=data.num_real,
+            num_held_out=data.num_held_out,
+        ),
+        fingerprint=fingerprint(data.source),
+        num_fresh=e.num_set_aside,
+        seed=e.seed,
+        source=absolute(data.source),
     )
+    return Stage("real", build, config, version=VERSION)
+
+
+def build(job: Job[Config]) -> Info:
+    """Read the source, split it, write the images once."""
+    from autophagy.data.pixels import load_images
+    from autophagy.data.tables import to_table
+
+    config = job.config
+    images = load_images(config.source, config.data.image_size)
+    parts = split(len(images.image), config.data.num_real, config.data.num_held_out, config.num_fresh, config.seed)
     sizes, first_index, index = {}, {}, 0
-    for name in ("train", "held_out", "fresh"):
+    for name in SPLITS:
         rows = getattr(parts, name)
         table = to_table(images, rows, sample_ids(REAL, index, len(rows)))
         for start in range(0, len(rows), ROWS_PER_FILE):
-            part = table.slice(start, ROWS_PER_FILE)
-            job.attempt.write_table(f"images/{name}/part-{start // ROWS_PER_FILE:05d}.parquet", part)
+            job.attempt.write_table(real_file(name, start // ROWS_PER_FILE), table.slice(start, ROWS_PER_FILE))
         sizes[name], first_index[name] = len(rows), index
         index += len(rows)
-    return {
-        "sizes": sizes,
-        "first_index": first_index,
-        "channels": images.image.shape[3],
-        "num_classes": int(images.label.max()) + 1,
-        "classes": list(images.classes),
-    }
+    info = RealInfo(sizes, first_index, images.image.shape[3], int(images.label.max()) + 1, list(images.classes))
+    return dict(vars(info))

@@ -1,57 +1,84 @@
-"""Candidates as a refitted probe sees them."""
+"""`rescore`: candidates as a refitted probe sees them."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from autophagy.common.samples import CONFIDENCE, LATENT, REAL, SAMPLE_ID, origin_generation
-from autophagy.data.tables import tensor_column, to_numpy
-from autophagy.engine.job import Job, device_of, once
+from autophagy.config import Experiment
+from autophagy.data.tables import to_numpy
+from autophagy.engine.job import Info, Job, Resources, once
+from autophagy.engine.stage import Stage
 from autophagy.engine.stream import stream
-from autophagy.stages.payloads import _rescored, load_encoder, read_images, read_probe
-from autophagy.stages.select import candidate_ids
+from autophagy.stages.payloads import (
+    LATENTS,
+    RESCORED,
+    SAMPLES,
+    SCORES,
+    load_denoiser,
+    read_images,
+    read_probe,
+    several,
+    write_latents,
+)
+from autophagy.stages.select import Candidacy, candidacy, candidate_ids
 from autophagy.store import NUM_FILES
 
+VERSION = 1
 
-@dataclasses.dataclass(frozen=True)
+
+class Config(Candidacy):
+    shard_size: int
+    latents: bool  # whether the selection reads them
+
+
+def stage(e: Experiment, k: int, inputs: Mapping[str, Stage]) -> Stage:
+    """The candidates of generation k that the refitted probe has not scored for an earlier one."""
+    config = Config(**candidacy(e, k), shard_size=4 * e.generation.shard_size, latents=LATENT in e.selection.needs)
+    resources = Resources(use_gpu=e.generation.use_gpu, num_actors=e.generation.num_actors)
+    return Stage("rescore", build, config, inputs, resources, VERSION, generation=k, place="driver")
+
+
+@dataclass(frozen=True)
 class Rescore:
     """Confidence of one shard of candidates, all of one origin, by the probe that was fitted last."""
 
-    job: Job
+    job: Job[Config]
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """One shard's sample_id [1, n] in, its number of images and of files out."""
+        from autophagy.denoisers.latents import Encoder
+
         job, ids = self.job, batch[SAMPLE_ID][0]
         origin = int(origin_generation(ids[:1])[0])
-        role = "real" if origin == REAL else f"samples/{origin}"
-        inputs = {name: job.inputs[name] for name in (role, "labels") if name in job.inputs}
-        images, label = read_images(inputs, ids)
+        role = "real" if origin == REAL else f"{SAMPLES}{origin}"
+        images, label = read_images({n: job.inputs[n] for n in (role, "labels") if n in job.inputs}, ids)
         probe = once(f"probe {job.key}", lambda: read_probe(job.inputs["probe"]))
-        encoder = once(
-            f"encoder {job.key}", lambda: load_encoder(job.inputs["encoder"], probe.pool, probe.seed, device_of(job))
-        )
-        hidden = [encoder.encode(images, ids, t) for t in probe.timesteps]
+        use_gpu = job.resources.use_gpu
+        encoder = once(f"encoder {job.key}", lambda: Encoder(load_denoiser(job.inputs["encoder"], use_gpu)))
+        hidden = [encoder.encode(images, ids, t, pool=probe.pool, seed=probe.seed) for t in probe.timesteps]
         columns = {SAMPLE_ID: pa.array(ids), CONFIDENCE: pa.array(probe.confidence(hidden, label))}
-        job.attempt.write_table(f"scores/shard-{ids[0]}.parquet", pa.table(columns))
-        if job.config["latents"]:
-            columns = {SAMPLE_ID: pa.array(ids), LATENT: tensor_column(hidden[0].astype(np.float16))}
-            job.attempt.write_table(f"latents/shard-{ids[0]}.parquet", pa.table(columns))
-        return {"count": np.array([len(ids)]), "files": np.array([2 if job.config["latents"] else 1])}
+        shard = f"shard-{ids[0]}.parquet"
+        job.attempt.write_table(f"{SCORES}/{shard}", pa.table(columns))
+        wanted = len(ids) if job.config.latents else 0
+        latents = write_latents(job.attempt, f"{LATENTS}/{shard}", ids, hidden[0], wanted)
+        return {"count": np.array([len(ids)]), "files": np.array([1 + latents])}
 
 
-def rescore(job: Job) -> dict[str, Any]:
-    """Builder of a `rescore` stage: candidates of a generation as a refitted probe sees them, each image once.
+def build(job: Job[Config]) -> Info:
+    """Score candidates of a generation, each image once.
 
     Inputs: as for `select`; `encoder` and `probe`, those of the generation of the last refit; and `rescore/j`, what
     the generations since then have scored already, which is not scored again.
     """
-    done = [to_numpy(a.read_table("scores", columns=[SAMPLE_ID]), SAMPLE_ID) for a in _rescored(job)]
-    todo = np.setdiff1d(candidate_ids(job), np.concatenate([*done, np.empty(0, np.int64)]))
-    origin, size = origin_generation(todo), job.config["shard_size"]
+    scored = [a.read_table(SCORES, columns=[SAMPLE_ID]) for a in several(job.inputs, RESCORED)]
+    done = [to_numpy(table, SAMPLE_ID) for table in scored]
+    todo = np.setdiff1d(candidate_ids(job.config, job.inputs), np.concatenate([*done, np.empty(0, np.int64)]))
+    origin, size = origin_generation(todo), job.config.shard_size
     of_one_origin = [todo[origin == generation] for generation in np.unique(origin)]
     shards = [{SAMPLE_ID: ids[start : start + size]} for ids in of_one_origin for start in range(0, len(ids), size)]
     rows = list(stream(job, shards, Rescore))

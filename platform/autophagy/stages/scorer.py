@@ -3,20 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import torch
 
-from autophagy.common.samples import CONFIDENCE, DENOISING_ERROR, FEATURES, LABEL, LATENT, SAMPLE_ID, UNLABELLED
+from autophagy.common.samples import CONFIDENCE, DENOISING_ERROR, FEATURES, LABEL, LATENT, UNLABELLED
+from autophagy.common.section import Section, since
+from autophagy.common.seeds import seed_for
+from autophagy.config import Experiment
 from autophagy.data.tables import tensor_column
-from autophagy.denoisers.config import Model
-from autophagy.denoisers.diffusion import noise_schedule
-from autophagy.denoisers.latents import denoising_error, latents
-from autophagy.engine.job import Job, device_of
-from autophagy.features.networks import feature_function, predict_classes
-from autophagy.stages.payloads import load_denoiser, read_probe
-from autophagy.store import Attempt
+from autophagy.engine.stage import Stages
+from autophagy.stages.payloads import Inputs, RealInfo, load_denoiser, read_network, read_probe
+
+VERSION = 2  # of the columns: what `score`, `generate` and `correct` know of an image
+
+
+class Scoring(Section):
+    """What is to be known of every image; what is dear only where the selection reads it."""
+
+    feature_network: str
+    num_latents: int  # of the first images
+    assign_labels: Annotated[Literal["classifier", "probe"] | None, since(None)] = None  # to those asked for none
+    all_latents: Annotated[bool, since(False)] = False
+    error_seed: Annotated[int | None, since(None)] = None  # of the denoising error; None: it is not taken
+
+
+def scoring(e: Experiment) -> dict[str, Any]:
+    """The fields of `Scoring` for a loop."""
+    fields: dict[str, Any] = {"feature_network": e.metrics.feature_network, "num_latents": e.metrics.num_samples}
+    if not e.model.conditional and e.labelled:
+        fields["assign_labels"] = "classifier" if e.data.labels == "predicted" else "probe"
+    if LATENT in e.selection.needs:
+        fields["all_latents"] = True
+    if DENOISING_ERROR in e.selection.needs:
+        fields["error_seed"] = seed_for(e.seed, "denoising-error")
+    return fields
+
+
+def scored_by(shared: Stages) -> Stages:
+    """The inputs that a scorer reads, from the stages that all generations share."""
+    roles = {"real": "real", "network": "feature_network", "encoder": "train", "probe": "probe", "labels": "labels"}
+    return {role: shared[name] for role, name in roles.items() if name in shared}
 
 
 @dataclass(frozen=True)
@@ -38,59 +66,49 @@ class Scores:
         }
         return columns if self.denoising_error is None else columns | {DENOISING_ERROR: pa.array(self.denoising_error)}
 
-    def write_latents(self, attempt: Attempt, name: str, ids: np.ndarray, count: int) -> int:
-        """Write the latents of the first `count` images to a file of their own: they are heavy. Returns how many files
-        that takes: one or, without a probe or images, none."""
-        if self.latent is None or count <= 0:
-            return 0
-        table = pa.table({SAMPLE_ID: pa.array(ids), LATENT: tensor_column(self.latent.astype(np.float16))})
-        attempt.write_table(name, table.slice(0, count))
-        return 1
-
 
 class Scorer:
     """Features of the feature network, and latents, confidence and error of the denoiser of generation 0."""
 
-    def __init__(self, job: Job) -> None:
-        config, inputs = job.config, job.inputs
-        self.kind, self.device = config["feature_network"], device_of(job)
-        self.network = inputs["network"]
-        if self.kind != "latent":
-            self.features = feature_function(self.kind, self.network, inputs["real"].info, self.device)
-        self.error_seed: int | None = config.get("error_seed")
-        self.assign: str | None = config.get("assign_labels")
-        self.probe = read_probe(inputs["probe"]) if "probe" in inputs else None
-        if self.probe or self.error_seed is not None:
-            self.encoder = load_denoiser(inputs["encoder"], self.device)
-            self.schedule = noise_schedule(Model(**inputs["encoder"].info["model"]))
+    def __init__(self, config: Scoring, inputs: Inputs, use_gpu: bool) -> None:
+        from autophagy.denoisers.latents import Encoder
+        from autophagy.denoisers.weights import device_of
+        from autophagy.features.networks import feature_function
 
-    @torch.no_grad()
+        self.config, kind = config, config.feature_network
+        self.network = read_network(inputs["network"])
+        if kind != "latent":
+            real = RealInfo.of(inputs["real"])
+            device = device_of(use_gpu)
+            self.features = feature_function(kind, self.network, real.channels, real.num_classes, device)
+        self.probe = read_probe(inputs["probe"]) if "probe" in inputs else None
+        if self.probe or config.error_seed is not None:
+            self.encoder = Encoder(load_denoiser(inputs["encoder"], use_gpu))
+
     def score(self, images: np.ndarray, sample_id: np.ndarray, label: np.ndarray) -> Scores:
         """Scores of uint8 images [n, H, W, C]."""
-        x = torch.from_numpy(np.array(images)).to(self.device)
         hidden: list[np.ndarray] = []
         if self.probe:
             pool, seed = self.probe.pool, self.probe.seed
-            for t in self.probe.timesteps:
-                h = latents(self.encoder, self.schedule, x, sample_id, t, pool=pool, seed=seed)
-                hidden.append(h.cpu().numpy())
-        features = hidden[0] if self.kind == "latent" else self.features(x).cpu().numpy().astype(np.float32)
+            timesteps = self.probe.timesteps
+            hidden = [self.encoder.encode_batch(images, sample_id, t, pool=pool, seed=seed) for t in timesteps]
+        features = hidden[0] if self.config.feature_network == "latent" else self.features(images)
         label = np.where(label == UNLABELLED, self._assigned(features, hidden), label)
-        confidence = np.full(len(x), np.nan, np.float32)
+        confidence = np.full(len(images), np.nan, np.float32)
         if self.probe:
             confidence = self.probe.confidence(hidden, label)
         error: np.ndarray | None = None
-        if self.error_seed is not None:
-            told = torch.from_numpy(label).to(self.device)
-            errors = denoising_error(self.encoder, self.schedule, x, sample_id, told, seed=self.error_seed)
-            error = errors.cpu().numpy()
+        if self.config.error_seed is not None:
+            error = self.encoder.denoising_error(images, sample_id, label, seed=self.config.error_seed)
         return Scores(label, features, confidence, hidden[0] if hidden else None, error)
 
     def _assigned(self, features: np.ndarray, hidden: list[np.ndarray]) -> np.ndarray | int:
         """The class of samples that were asked for none: the one that the classifier or the probe sees."""
+        from autophagy.features.networks import predict_classes
+
         seen: np.ndarray | None = None
-        if self.assign == "classifier":
+        if self.config.assign_labels == "classifier":
             seen = predict_classes(self.network, features)
-        elif self.assign == "probe" and self.probe:
+        elif self.config.assign_labels == "probe" and self.probe:
             seen = self.probe.probabilities(hidden).argmax(axis=1)
         return UNLABELLED if seen is None else seen

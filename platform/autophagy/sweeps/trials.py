@@ -7,7 +7,8 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +23,10 @@ from autophagy.common.records import GenerationRecord
 from autophagy.config.expand import Loop
 from autophagy.config.sweep import Sweep
 from autophagy.engine.cluster import waiting_room
-from autophagy.engine.stage import Stage
+from autophagy.engine.watcher import Watcher
 from autophagy.loop import run_loop
 from autophagy.runs.outcomes import Outcome, State
-from autophagy.store import Artifact, StageStore
+from autophagy.store import StageStore
 from autophagy.sweeps.progress import SweepProgress
 from autophagy.sweeps.stopping import why_stop
 from autophagy.tracking.sweep import child_tags
@@ -105,17 +106,18 @@ def trial(config: Mapping[str, Any], setting: Setting) -> None:
     report.tell(records[-1])
 
 
-class Report:
-    """Progress of a loop as Tune is told it. Tune may end a trial in `tell`: between generations, or after the loop."""
+class Report(Watcher):
+    """How a loop goes as Tune is told it. Tune may end a trial in `tell`: between generations, or after the loop."""
 
     def __init__(self, last: int) -> None:
         self.last = last  # generation; told by the trial, when the pictures of the loop are there too
         self.computed = 0
 
-    def follow(self, stage: Stage, store: StageStore) -> Artifact:
-        """Ensure a stage."""
-        self.computed += not store.is_done(stage.name, stage.key)
-        return stage.ensure(store)
+    @contextmanager
+    def building(self, what: str, expected: Callable[[], float | None]) -> Iterator[None]:
+        """Count a stage that was computed."""
+        yield
+        self.computed += 1
 
     def generation(self, record: GenerationRecord) -> None:
         """Tell a generation."""

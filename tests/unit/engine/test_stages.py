@@ -6,21 +6,29 @@ import sys
 
 import pytest
 
+from autophagy.common.section import Section
 from autophagy.engine import stage as stages
-from autophagy.engine.costs import seconds
-from autophagy.engine.job import Job, once
+from autophagy.engine.costs import scaled, seconds
+from autophagy.engine.job import Job, Resources, once
 from autophagy.engine.stage import Stage
 from autophagy.store import StageStore
 
 
-def build(job: Job) -> dict[str, int]:
+class Config(Section):
+    lr: float = 0.1
+    epochs: int = 3
+
+
+def build(job: Job[Config]) -> dict[str, int]:
     """A builder: writes what it was given."""
-    job.attempt.write_json("seen.json", {"config": dict(job.config), "inputs": sorted(job.inputs), "count": job.count})
+    job.attempt.write_json(
+        "seen.json", {"config": job.config.keyed(), "inputs": sorted(job.inputs), "count": job.count}
+    )
     return {"answer": 42}
 
 
-def stage(name: str = "train", config: dict | None = None, **fields: object) -> Stage:
-    return Stage(name, build, config or {"lr": 0.1}, place="here", **fields)
+def stage(name: str = "train", config: Section = Config(), **fields: object) -> Stage:  # noqa: B008 (frozen)
+    return Stage(name, build, config, place="driver", **fields)
 
 
 @pytest.fixture
@@ -36,21 +44,25 @@ class TestKey:
         keys = [
             stage(),
             stage("probe"),
-            stage(config={"lr": 0.2}),
+            stage(config=Config(lr=0.2)),
             stage(version=2),
             stage(inputs={"real": real}),
             stage(inputs={"init": real}),
-            stage(inputs={"real": stage("real", {"lr": 0.2})}),
+            stage(inputs={"real": stage("real", Config(lr=0.2))}),
             stage(count=5),
         ]
         assert len({s.key for s in keys}) == len(keys)
         assert stage().key == stage().key
 
     def test_leaves_out_runtime_and_what_is_for_people(self):
-        assert stage(runtime={"num_workers": 4}, generation=3, work=8.0).key == stage().key
+        assert stage(resources=Resources(num_workers=4), generation=3, work=8.0).key == stage().key
 
     def test_order_of_config_does_not_matter(self):
-        assert stage(config={"a": 1, "b": 2}).key == stage(config={"b": 2, "a": 1}).key
+        class Turned(Section):
+            epochs: int = 3
+            lr: float = 0.1
+
+        assert stage(config=Turned()).key == stage().key
 
     def test_a_count_is_its_end_and_counts_sort_as_text(self):
         small, large = stage(count=99), stage(count=1000)
@@ -63,7 +75,7 @@ class TestEnsure:
         real = stage("real")
         train = stage(inputs={"real": real}, count=7)
         artifact = train.ensure(store)
-        assert artifact.read_json("seen.json") == {"config": {"lr": 0.1}, "inputs": ["real"], "count": 7}
+        assert artifact.read_json("seen.json") == {"config": {"lr": 0.1, "epochs": 3}, "inputs": ["real"], "count": 7}
         assert artifact.info["answer"] == 42
         assert artifact.manifest["spec"]["inputs"] == {"real": real.key}
         assert store.is_done("real", real.key)
@@ -99,7 +111,7 @@ class TestEnsure:
         def fail(job: Job) -> None:
             raise OSError("disk full")
 
-        broken = Stage("train", fail, {}, place="here")
+        broken = Stage("train", fail, Config(), place="driver")
         with pytest.raises(OSError, match="disk full"):
             broken.ensure(store)
         assert not store.is_done("train", broken.key)
@@ -113,23 +125,23 @@ class TestExpectedSeconds:
         return [{"seconds": spent, "info": {"work": work}} for spent, work in rows]
 
     def test_is_unknown_without_stages_alike(self):
-        assert stage().expected([], seconds) is None
-        assert stage().expected(self.past((3.0, 10)), seconds) is None
-        assert stage(work=10).expected(self.past((3.0, None)), seconds) is None
+        assert scaled([], None, seconds) is None
+        assert scaled(self.past((3.0, 10)), None, seconds) is None
+        assert scaled(self.past((3.0, None)), 10, seconds) is None
 
     def test_is_the_median_where_the_work_is_not_known(self):
-        assert stage().expected(self.past((1, None), (9, None), (2, None), (100, 5)), seconds) == 2
+        assert scaled(self.past((1, None), (9, None), (2, None), (100, 5)), None, seconds) == 2
 
     def test_is_scaled_from_the_stages_of_most_similar_work(self):
         past = self.past((1.0, 1), (10.0, 100), (14.0, 100), (1000.0, 10_000))
-        assert stage(work=200).expected(past, seconds) == 24
-        assert stage(work=100).expected(past, seconds) == 12
+        assert scaled(past, 200, seconds) == 24
+        assert scaled(past, 100, seconds) == 12
 
     def test_a_finished_stage_remembers_its_work(self, store):
         stage(work=50).ensure(store)
         (manifest,) = store.history("train")
         assert manifest["info"]["work"] == 50
-        assert stage(work=100).expected([manifest], seconds) == pytest.approx(2 * manifest["seconds"])
+        assert scaled([manifest], 100, seconds) == pytest.approx(2 * manifest["seconds"])
 
 
 def test_once_keeps_the_last_few():
