@@ -18,6 +18,7 @@ _NUM_INITS = 10  # of k-means
 _SPARE_VECTORS = 5  # of the eigensolver, which finds its last ones slowly
 _MAX_ITERATIONS = 300  # of the eigensolver
 _EIGEN_TOLERANCE = 1e-5
+_ROUNDING = 1e-10  # of cosines and codes: what differs by less is equal, or machines would choose differently
 
 
 def ssc_omp(
@@ -31,13 +32,14 @@ def ssc_omp(
 ) -> np.ndarray:
     """Sparse subspace clustering by orthogonal matching pursuit (You, Robinson and Vidal, CVPR 2016).
 
-    Points are scaled to length 1. Each is coded by a few others (`self_expression`), the affinity is
-    `|C| + |C|^T`, and normalised spectral clustering cuts it. Points linked to no other, such as zeros, get
-    label 0. Of several equal points one is clustered. Time grows with the square of `min(n, most)`.
+    Points are scaled to length 1. Each is coded by a few others (`self_expression`), the affinity is `|C| + |C|^T`,
+    and normalised spectral clustering cuts it. If it has no fewer parts than clusters, the parts are the clusters, the
+    nearest joined where they are too many. Points linked to no other, such as zeros, get label 0. Of several points on
+    one line through 0 one is clustered. Time grows with the square of `min(n, most)`.
 
     Args:
         x: Finite, [n, D].
-        num_clusters: At least 1. If there are no more distinct points than that, each is a cluster.
+        num_clusters: At least 1. If there are no more distinct points, or lines, than that, each is a cluster.
         rng: Draws the subset, and starts eigensolver and k-means.
         num_nonzero: Most others in a code.
         tolerance: Squared length of a residual, of points of length 1, that counts as explained.
@@ -50,6 +52,8 @@ def ssc_omp(
     Raises:
         ValueError: `x` is not a finite [n, D], or `num_clusters` is less than 1.
     """
+    from scipy.sparse.csgraph import connected_components
+
     x = _checked(x, num_clusters)
     if len(x) > most:
         subset = np.sort(rng.choice(len(x), most, replace=False))
@@ -59,17 +63,24 @@ def ssc_omp(
         return labels
     # A point and its copy would explain each other, and the graph fall into pairs.
     distinct, which = np.unique(x, axis=0, return_inverse=True)
+    which = which.reshape(-1)
     if len(distinct) <= num_clusters:
-        return which.reshape(-1).astype(np.int64)
+        return which.astype(np.int64)
     code = abs(self_expression(distinct, num_nonzero, tolerance))
-    return _spectral(code + code.T, num_clusters, rng)[which.reshape(-1)]
+    # So would multiples, and copies that are none to the last bit: one other alone explains them, with a weight of 1.
+    alone = code.multiply((np.diff(code.indptr) == 1)[:, None]).tocsr()
+    line = connected_components(alone >= 1 - _ROUNDING, directed=False)[1]
+    one = distinct[np.unique(line, return_index=True)[1]]
+    if len(one) < len(distinct):
+        return ssc_omp(one, num_clusters, rng, num_nonzero=num_nonzero, tolerance=tolerance, most=most)[line[which]]
+    return _spectral(code + code.T, distinct, num_clusters, rng)[which]
 
 
 def self_expression(x: np.ndarray, num_nonzero: int = 10, tolerance: float = 1e-6) -> scipy.sparse.csr_matrix:
     """Each point as a combination of a few others, by orthogonal matching pursuit on points of length 1.
 
     A code is complete when it has `num_nonzero` others, when the squared residual is at most `tolerance`, or
-    when no other point correlates with more than this share of it.
+    when no other point correlates with more than this share of it. Of equals, but for rounding, the first is taken.
 
     Args:
         x: [n, D].
@@ -87,7 +98,7 @@ def self_expression(x: np.ndarray, num_nonzero: int = 10, tolerance: float = 1e-
 
 
 def kmeans_labels(x: np.ndarray, num_clusters: int, rng: np.random.Generator) -> np.ndarray:
-    """k-means with 10 starts, every dimension standardised.
+    """k-means with 10 starts, every dimension standardised that varies by more than rounding.
 
     Args:
         x: Finite, [n, D].
@@ -103,8 +114,8 @@ def kmeans_labels(x: np.ndarray, num_clusters: int, rng: np.random.Generator) ->
     x = _checked(x, num_clusters)
     if not len(x):
         return np.empty(0, dtype=np.int64)
-    scale = x.std(axis=0)
-    return _kmeans((x - x.mean(axis=0)) / np.where(scale > 0, scale, 1.0), num_clusters, rng)
+    scale, rounding = x.std(axis=0), 4 * np.finfo(x.dtype).eps * np.abs(x).max(axis=0)
+    return _kmeans((x - x.mean(axis=0)) / np.where(scale > rounding, scale, 1.0), num_clusters, rng)
 
 
 def match_clusters(clusters: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndarray:
@@ -172,7 +183,12 @@ def _cosines(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _nearest(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """For each row of `x` the row of `y` of smallest angle up to sign, int64 [n]."""
     starts = range(0, len(x), _BLOCK_ROWS)
-    return np.concatenate([np.abs(_cosines(x[i : i + _BLOCK_ROWS], y)).argmax(axis=1) for i in starts])
+    return np.concatenate([_first_largest(np.abs(_cosines(x[i : i + _BLOCK_ROWS], y))) for i in starts])
+
+
+def _first_largest(values: np.ndarray) -> np.ndarray:
+    """`argmax` along the last axis, int64, for which values are equal if only rounding tells them apart."""
+    return (values >= values.max(axis=-1, keepdims=True) - _ROUNDING).argmax(axis=-1)
 
 
 def _code(gram: np.ndarray, rows: np.ndarray, num_nonzero: int, tolerance: float) -> scipy.sparse.csr_matrix:
@@ -187,7 +203,7 @@ def _code(gram: np.ndarray, rows: np.ndarray, num_nonzero: int, tolerance: float
         correlation = np.abs(gram[own] - _sparse(before, weight[active, :size], len(gram)) @ gram)
         correlation[np.arange(len(active)), own] = 0.0
         np.put_along_axis(correlation, before, 0.0, axis=1)
-        best = correlation.argmax(axis=1)
+        best = _first_largest(correlation)
         gain = correlation[np.arange(len(active)), best] ** 2
         # The squared distance of a point from those chosen is at least gain / residual: the systems stay regular.
         goes_on = (residual[active] > tolerance) & (gain > tolerance * residual[active])
@@ -200,7 +216,7 @@ def _code(gram: np.ndarray, rows: np.ndarray, num_nonzero: int, tolerance: float
         solved = np.linalg.solve(gram[chosen[:, :, None], chosen[:, None, :]], target[:, :, None])[:, :, 0]
         weight[active, : size + 1] = solved
         residual[active] = 1.0 - np.einsum("ij,ij->i", target, solved)
-    code = _sparse(support, weight, len(gram))
+    code = _sparse(support, np.where(np.abs(weight) > _ROUNDING, weight, 0.0), len(gram))
     code.eliminate_zeros()
     return code
 
@@ -213,17 +229,49 @@ def _sparse(columns: np.ndarray, values: np.ndarray, width: int) -> scipy.sparse
     return csr_matrix((values.ravel(), columns.ravel(), np.arange(n + 1) * k), shape=(n, width))
 
 
-def _spectral(affinity: scipy.sparse.csr_matrix, num_clusters: int, rng: np.random.Generator) -> np.ndarray:
-    """Normalised spectral clustering (Ng, Jordan and Weiss 2001), int64 [n]; rows without any link get 0."""
-    degree = np.asarray(affinity.sum(axis=1)).ravel()
-    labels = np.zeros(len(degree), dtype=np.int64)
-    linked = np.flatnonzero(degree > 0)
+def _joined(part: np.ndarray, x: np.ndarray, num_clusters: int) -> np.ndarray:
+    """Parts [n] of a graph of points x [n, D], two at a time joined until they are `num_clusters`, int64 [n].
+
+    The graph does not say which belong together: each has an eigenvalue of 1, and of those vectors any basis will do.
+    Those are joined that cost least by Ward's criterion (1963), `(1 - |cosine|) ab / (a + b)` for a and b points, with
+    the largest cosine between the two parts instead of that of their means, which up to sign points do not have.
+    """
+    size, order = np.bincount(part), np.argsort(part, kind="stable")
+    starts = np.cumsum(size) - size
+    cosines = np.maximum.reduceat(np.abs(_cosines(x[order], x[order])), starts, axis=0)
+    apart = 1.0 - np.maximum.reduceat(cosines, starts, axis=1)
+    np.fill_diagonal(apart, np.inf)
+    gain = -apart / (1 / size[:, None] + 1 / size)
+    for _ in range(len(size) - num_clusters):
+        to, gone = divmod(int(_first_largest(gain.ravel())), len(size))
+        apart[to] = apart[:, to] = np.minimum(apart[to], apart[gone])
+        apart[gone] = apart[:, gone] = apart[to, to] = np.inf
+        size[to] += size[gone]
+        gain[to] = gain[:, to] = -apart[to] / (1 / size + 1 / size[to])
+        gain[gone] = gain[:, gone] = -np.inf
+        part = np.where(part == gone, to, part)
+    return np.unique(part, return_inverse=True)[1]
+
+
+def _spectral(graph: scipy.sparse.csr_matrix, x: np.ndarray, num_clusters: int, rng: np.random.Generator) -> np.ndarray:
+    """Normalised spectral clustering (Ng, Jordan and Weiss 2001) of points x [n, D], int64 [n]; without any link 0."""
+    from scipy.sparse import csgraph, diags
+
+    degree = np.asarray(graph.sum(axis=1)).ravel()
+    labels, linked = np.zeros(len(degree), dtype=np.int64), np.flatnonzero(degree > 0)
     if len(linked) <= num_clusters:
         labels[linked] = np.arange(len(linked))
         return labels
-    affinity = affinity[linked][:, linked]
+    affinity = graph[linked][:, linked]
+    num_parts, part = csgraph.connected_components(affinity, directed=False)
+    if num_parts >= num_clusters:
+        labels[linked] = _joined(part, x[linked], num_clusters)
+        return labels
     scale = 1.0 / np.sqrt(degree[linked])
-    vectors = _top_eigenvectors(affinity.multiply(scale[:, None]).multiply(scale).tocsr(), num_clusters, rng)
+    matrix = affinity.multiply(scale[:, None]).multiply(scale).tocsr()
+    if num_parts > 1:  # of eigenvalues that several parts share, those of the first count as larger
+        matrix = (matrix - diags(_EIGEN_TOLERANCE * part)).tocsr()
+    vectors = _top_eigenvectors(matrix, num_clusters, rng)
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     labels[linked] = _kmeans(vectors / np.where(length > 0, length, 1.0), num_clusters, rng)
     return labels
