@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from autophagy import load_recipe
+from autophagy.common.seeds import digest
 from autophagy.config import Experiment, override, parse
+from autophagy.config.expand import loops
+from autophagy.config.sweep import Sweep, parse_sweep
 from autophagy.graph import plan_loop
 from autophagy.recipes import RECIPES, SWEEPS
-from autophagy.records import digest
 from autophagy.selection import SELECTORS
 from autophagy.store import StageStore
-from autophagy.sweep_config import Sweep, loops, parse_sweep
 
 __all__ = ["StageStore", "digest", "make_files", "plan_loop", "planned", "run_loops", "run_sweeps"]
 
