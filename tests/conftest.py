@@ -18,6 +18,9 @@ import pytest
 # Before torch is loaded: tiny tensors gain nothing from threads, and spinning ones starve the other processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# What stands for an installed package must be found by Ray's workers too.
+OUTSIDE = Path(__file__).parent / "outside"
+os.environ["PYTHONPATH"] = os.pathsep.join([str(OUTSIDE), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 TINY: dict[str, Any] = {
     "name": "tiny",

@@ -10,8 +10,15 @@ from typing import Any
 
 from autophagy.common.errors import UserError
 from autophagy.common.yaml_text import MAX_BYTES, MAX_DEPTH, read_yaml
+from autophagy.denoisers import UNet
 
-CHOICES = (("selection", "strategy"), ("scenario", "kind"), ("correction", "kind"))
+# Fields that choose the member of a family, and what is chosen where they are left out.
+CHOICES = {
+    ("selection", "strategy"): None,
+    ("scenario", "kind"): None,
+    ("correction", "kind"): None,
+    ("model", "kind"): UNet.model_fields["kind"].default,
+}
 
 
 def override(values: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
@@ -22,8 +29,8 @@ def override(values: Mapping[str, Any], settings: Sequence[str]) -> dict[str, An
 def assign(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """`values` with fields set by their dotted names.
 
-    Choosing another `selection.strategy`, `scenario.kind` or `correction.kind` starts that section anew, from the
-    defaults of the choice.
+    Choosing another `selection.strategy`, `scenario.kind`, `correction.kind` or `model.kind` starts that section anew,
+    from the defaults of the choice.
     """
     result = copy.deepcopy(dict(values))
     paths = [(name.split("."), value) for name, value in settings.items()]
@@ -35,7 +42,7 @@ def assign(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, 
             section = section.setdefault(part, {})
             if not isinstance(section, dict):
                 raise UserError(f"--set {'.'.join(path)}: {part} has no fields; give it a value instead")
-        if tuple(path) in CHOICES and section.get(path[-1]) != value:
+        if tuple(path) in CHOICES and section.get(path[-1], CHOICES[tuple(path)]) != value:
             section.clear()
         section[path[-1]] = value
     return result

@@ -146,6 +146,8 @@ def _settings(config: Config, num_images: int) -> Settings:
 
 def _run(job: Job[Config], checkpointing: Checkpointing, worker: Worker | None = None) -> Info:
     """The work of one worker from reading the images to, on rank 0, writing the weights."""
+    import torch
+
     from autophagy.denoisers.learner import Learner, train_steps
     from autophagy.denoisers.precision import resolve_precision
     from autophagy.denoisers.weights import new_denoiser
@@ -168,7 +170,7 @@ def _run(job: Job[Config], checkpointing: Checkpointing, worker: Worker | None =
         "shape": list(_shape(job)),
         "num_images": len(images),
         "num_steps": settings.num_steps,
-        "last_loss": float(losses[-50:].mean()),
+        "last_loss": float(torch.from_numpy(losses[-50:]).mean()),  # numpy adds in another order
         "precision": str(resolve_precision(settings.precision, denoiser.device)).removeprefix("torch."),
         "num_parameters": sum(p.numel() for p in denoiser.network.parameters()),
     }
