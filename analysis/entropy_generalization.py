@@ -16,6 +16,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from autophagy.cli import fail
 from autophagy.runs.frames import runs_frame
 from autophagy.store import StageStore
 
@@ -31,10 +32,10 @@ def main() -> None:
     arguments = parser.parse_args()
     runs = all_runs(arguments.stores)
     if runs.empty:
-        parser.exit(2, f"error: no runs in {', '.join(arguments.stores)}; run a loop first\n")
-    points = scores(runs)
+        fail(f"no runs in {', '.join(arguments.stores)}; run a loop first")
+    points = scored(runs)
     print(correlations(points).round(3).to_string(index=False))
-    draw(points, arguments.out)
+    draw_points(points, arguments.out)
 
 
 def all_runs(stores: Iterable[str]) -> pd.DataFrame:
@@ -43,7 +44,7 @@ def all_runs(stores: Iterable[str]) -> pd.DataFrame:
     return frame.drop_duplicates(frame.columns.difference(["seconds"]), ignore_index=True)
 
 
-def scores(runs: pd.DataFrame) -> pd.DataFrame:
+def scored(runs: pd.DataFrame) -> pd.DataFrame:
     """Generations >= 1 with both numbers: at generation 0 all loops are one."""
     usable = (runs["generation"] > 0) & (runs["generalization_score"] > 0)
     points = runs[usable & (runs["correction.kind"] != "self_correction")].copy()
@@ -84,7 +85,7 @@ def pearson(pairs: np.ndarray) -> float:
     return float(np.corrcoef(pairs.T)[0, 1])
 
 
-def draw(points: pd.DataFrame, path: str) -> None:
+def draw_points(points: pd.DataFrame, path: str) -> None:
     """A panel for each group of comparable points; a colour for each strategy, paler for later generations."""
     from matplotlib.figure import Figure
 

@@ -15,28 +15,31 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import figures
 import numpy as np
 import pandas as pd
-import report_parts
-from arms import last, summary
-from collapse_curves import bands, ended
-from computed_by import several_versions, versions_of
-from diagnostics import diagnose, gravest_first, with_store_facts, without_rows
-from heat_maps import cells, pivot
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from pareto import pareto
 from plotly.offline import get_plotlyjs
-from quick_checks import StoredLoop
-from report_answer import MAIN, against_random, answer_table, headline
-from survival import shares
 
 from autophagy.cli import DEFAULT_STORE, fail
 from autophagy.common.errors import UserError, without_secrets
-from autophagy.runs.folder import LOOPS
-from autophagy.runs.frames import read_loops, runs_frame, sweep_frame
-from autophagy.runs.pictures import MAIN_METRICS
+from autophagy.metrics import metric_of
+from autophagy.runs.folder import LOOPS, RunFolder, read_loops
+from autophagy.runs.frames import runs_frame, sweep_frame
+from autophagy.runs.pictures import MAIN_METRICS, title
+from autophagy.runs.stored import StoredLoop
 from autophagy.store import StageStore
+from comparisons.arms import last, summary
+from comparisons.curves import bands, ended
+from comparisons.heat_maps import cells, pivot
+from comparisons.pareto import pareto_table
+from comparisons.survival import shares
+from page import figures, parts
+from page.answer import MAIN, against_random, answer_table, headline
+from page.computed_by import several_versions, versions_of
+from page.diagnostics import diagnose
+from page.findings import gravest_first
+from page.plot import Figure, Look, looks
+from page.store_facts import with_store_facts, without_rows
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_ORIGINS = 6  # arms whose training sets are shown
@@ -72,12 +75,12 @@ def report(uri: str, names: Sequence[str], timesteps: Sequence[int] = ()) -> str
         UserError: there is no such sweep or loop, or none has finished a generation.
     """
     store = StageStore(uri)
-    sweeps = [name for name in names if store.read_run_file(name, LOOPS)]
+    sweeps = [name for name in names if RunFolder(store, name).read(LOOPS)]
     frame = load(store, names, sweeps)
     table, why_not = against_random(frame)
     order = summary(frame, MAIN).sort_values("mean")["arm"].tolist()
     baselines = [arm for arm in order if arm in set(table.get("baseline", ()))]
-    look = figures.looks(order, baselines, [*order[:6], *order[-2:]])
+    look = looks(order, baselines, [*order[:6], *order[-2:]])
     runs = last(frame).drop_duplicates("arm").set_index("arm")["run"]
     shown = list(dict.fromkeys([*baselines[:1], order[0], order[-1]]))
     versions = versions_of(store, frame["run"].unique().tolist())
@@ -85,14 +88,14 @@ def report(uri: str, names: Sequence[str], timesteps: Sequence[int] = ()) -> str
     context = {
         **heading(store, sweeps, names, frame),
         "answer": headline(frame, table, why_not),
-        "facts": report_parts.setting(frame),
+        "facts": parts.setting(frame),
         "table": answer_table(frame, table, why_not),
         "chips": [{"arm": arm, **look[arm].chip} for arm in order],
         "curves_caption": curves_caption(frame),
-        "curves": curves(frame, look),
-        "heat_maps": heat_maps(frame, sweep_axes(store, sweeps, frame)),
-        **survival_figures(frame, shown, order),
-        "sheets": report_parts.sample_sheets(stored, baselines),
+        "curves": curve_figures(frame, look),
+        "heat_maps": heat_map_figures(frame, sweep_axes(store, sweeps, frame)),
+        **origin_figures(frame, shown, order),
+        "sheets": parts.sample_sheets(stored, baselines),
         "findings": gravest_first(
             [
                 *without_rows(store, sweeps, frame),
@@ -100,11 +103,11 @@ def report(uri: str, names: Sequence[str], timesteps: Sequence[int] = ()) -> str
                 *diagnose(frame, table if len(table) else None),
             ]
         ),
-        "checks": report_parts.quick_checks(
+        "checks": parts.quick_checks(
             {arm: stored[arm] for arm in shown}, int(frame["metrics.num_samples"].min()), timesteps
         ),
-        "cost": report_parts.cost(store, frame["run"].unique().tolist()) | {"pareto": pareto_figure(frame, look)},
-        "reproduce": report_parts.reproduce(store, sweeps, frame, without_secrets(uri), versions),
+        "cost": parts.cost(store, frame["run"].unique().tolist()) | {"pareto": pareto_figure(frame, look)},
+        "reproduce": parts.reproduce(store, sweeps, frame, without_secrets(uri), versions),
     }
     return render(context)
 
@@ -138,23 +141,23 @@ def heading(store: StageStore, sweeps: Sequence[str], names: Sequence[str], fram
     questions = [table.question if table else "" for table in tables]
     arms, last_generation = frame["arm"].nunique(), frame["generation"].max()
     if arms > 1:
-        title = f"Which of {arms} arms best withstands training on its own output?"
+        question = f"Which of {arms} arms best withstands training on its own output?"
     else:
-        title = f"What does {frame['arm'].iloc[0]} lose in {last_generation} generations of its own output?"
+        question = f"What does {frame['arm'].iloc[0]} lose in {last_generation} generations of its own output?"
     if len(names) == 1 and questions and questions[0]:
-        title = questions[0]
+        question = questions[0]
     told = ", ".join(names) if len(names) < 4 else f"{len(names)} loops"
     footer = f"Made by Autophagy on {date.today().isoformat()}."
-    return {"title": title, "eyebrow": f"Autophagy \N{MIDDLE DOT} {told}", "footer": footer}
+    return {"title": question, "eyebrow": f"Autophagy \N{MIDDLE DOT} {told}", "footer": footer}
 
 
-def curves(frame: pd.DataFrame, look: dict[str, figures.Look]) -> list[figures.Figure]:
+def curve_figures(frame: pd.DataFrame, look: dict[str, Look]) -> list[Figure]:
     """A figure for each main metric that was measured."""
     found = []
     for metric in MAIN_METRICS:
         if not frame[metric].notna().any():
             continue
-        key = "confidence_real" if metric == "confidence" else f"real_vs_real_{metric}"
+        key = metric_of(metric).floor
         told = frame[frame["data.labels"] != "shuffled"]  # wrong labels have no ceiling
         floor = float(told[key].mean()) if key in frame else float("nan")
         found.append(figures.curve(metric, bands(frame, metric), look, floor, stopped(frame, metric)))
@@ -186,26 +189,26 @@ def sweep_axes(store: StageStore, sweeps: Sequence[str], frame: pd.DataFrame) ->
     return [axis for axis in (table.axes if table else []) if axis in frame and frame[axis].nunique() > 1]
 
 
-def heat_maps(frame: pd.DataFrame, axes: Sequence[str]) -> list[figures.Figure]:
+def heat_map_figures(frame: pd.DataFrame, axes: Sequence[str]) -> list[Figure]:
     """FID and recall over two axes, for each value of a third; nothing for fewer axes or more."""
     if len(axes) not in (2, 3):
         return []
     rows, columns = axes[:2]
     by = axes[2] if len(axes) == 3 else "data.source"  # the same for all
-    found: list[figures.Figure] = []
+    found: list[Figure] = []
     for metric in (MAIN, "recall"):
         for value, own in cells(frame, metric, rows, columns, by).groupby(by):
-            heading = figures.title(metric) + (f", {value}" if len(axes) == 3 else "")
-            found.append(figures.heat_map(f"heat-{len(found)}", heading, pivot(own, rows, columns), metric))
+            name = title(metric) + (f", {value}" if len(axes) == 3 else "")
+            found.append(figures.heat_map(f"heat-{len(found)}", name, pivot(own, rows, columns), metric))
     return found
 
 
-def survival_figures(frame: pd.DataFrame, shown: Sequence[str], order: Sequence[str]) -> dict[str, Any]:
+def origin_figures(frame: pd.DataFrame, shown: Sequence[str], order: Sequence[str]) -> dict[str, Any]:
     """Origins of the training images of some arms."""
     arms = list(dict.fromkeys([*shown, *order]))[:MOST_ORIGINS]
     table = shares(frame)
     table = table[table["generation"] > 0]
-    found: list[figures.Figure] = []
+    found: list[Figure] = []
     for i, arm in enumerate(arms):
         own = table[table["arm"] == arm]
         if len(own):
@@ -218,9 +221,9 @@ def survival_figures(frame: pd.DataFrame, shown: Sequence[str], order: Sequence[
     return {"survival": found, "survival_caption": caption}
 
 
-def pareto_figure(frame: pd.DataFrame, look: dict[str, figures.Look]) -> figures.Figure | None:
+def pareto_figure(frame: pd.DataFrame, look: dict[str, Look]) -> Figure | None:
     """Quality against cost, where there is more than one arm."""
-    points = pareto(frame, MAIN)
+    points = pareto_table(frame, MAIN)
     return figures.pareto(points, look, MAIN) if len(points) > 1 and np.ptp(points["seconds"]) > 0 else None
 
 

@@ -14,24 +14,16 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import collapse_curves
-import compare
-import disagreement
-import export
-import heat_maps
-import lifetimes
 import pandas as pd
-import pareto
-import survival
-from arms import check_metric, higher_is_better, random_arms
 
+from autophagy.cli import DEFAULT_STORE, fail
 from autophagy.common.errors import UserError
 from autophagy.runs.frames import sweep_frame
 from autophagy.runs.pictures import MAIN_METRICS
 from autophagy.store import StageStore
 from autophagy.tracking.reading import mlflow_frame
-
-ARMS_A_PICTURE = 8
+from comparisons import curves, disagreement, export, heat_maps, lifetimes, paired, pareto, survival
+from comparisons.arms import check_metric, higher_is_better
 
 Content = str | bytes | pd.DataFrame
 
@@ -40,7 +32,7 @@ def main() -> None:
     """Parse the arguments and write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="of the sweep")
-    parser.add_argument("--store", default="autophagy-store")
+    parser.add_argument("--store", default=DEFAULT_STORE)
     parser.add_argument("--tracking-uri", help="read MLflow instead of the store")
     parser.add_argument("--out", required=True, type=Path, help="folder to write to")
     parser.add_argument("--metrics", nargs="+", help=f"the first is the main one; default: {' '.join(MAIN_METRICS)}")
@@ -59,7 +51,7 @@ def main() -> None:
             write(arguments.out / file, content)
             print(arguments.out / file)
     except (UserError, OSError) as error:
-        parser.exit(2, f"error: {error}\n")
+        fail(str(error))
 
 
 def write(path: Path, content: Content) -> None:
@@ -75,28 +67,28 @@ def files(frame: pd.DataFrame, metrics: Sequence[str]) -> Iterator[tuple[str, Co
     directed = [metric for metric in metrics if higher_is_better(metric) is not None]
     parts: dict[str, Callable[[], Content]] = {
         "generations.csv": lambda: frame,
-        "curves.csv": lambda: _each(metrics, lambda metric: collapse_curves.bands(frame, metric)),
-        "ended_early.csv": lambda: collapse_curves.ended(frame, main),
+        "curves.csv": lambda: _each(metrics, lambda metric: curves.bands(frame, metric)),
+        "ended_early.csv": lambda: curves.ended(frame, main),
         "lifetimes.csv": lambda: _each(metrics, lambda metric: lifetimes.lifetimes(frame, metric)),
         "comparison.csv": lambda: comparison(frame, metrics),
         "arms.csv": lambda: export.arms_table(frame, metrics),
         "arms.tex": lambda: export.to_latex(export.arms_table(frame, metrics)),
         "survival.csv": lambda: survival.shares(frame),
-        "survival.png": lambda: survival.draw(frame),
-        "pareto.csv": lambda: pareto.pareto(frame, main),
-        "pareto.png": lambda: pareto.draw(frame, main),
+        "survival.png": lambda: survival.draw_shares(frame),
+        "pareto.csv": lambda: pareto.pareto_table(frame, main),
+        "pareto.png": lambda: pareto.draw_pareto(frame, main),
         "kendall.csv": lambda: disagreement.kendall(frame, directed).reset_index(names="metric"),
         "disagreements.csv": lambda: disagreement.disagreements(frame, directed),
-        "disagreement.png": lambda: disagreement.draw(frame, directed),
+        "disagreement.png": lambda: disagreement.draw_agreement(frame, directed),
     }
-    for name, part in pages(frame).items():
-        parts[f"collapse_curves{name}.png"] = partial(collapse_curves.draw, part, metrics)
+    for name, part in curves.by_picture(frame).items():
+        parts[f"collapse_curves{name}.png"] = partial(curves.draw_curves, part, metrics)
     axes = [axis for axis in frame.attrs.get("axes", []) if axis != heat_maps.SCENARIO]
     axes.sort(key=lambda axis: axis == heat_maps.COLUMNS)  # which lies along the columns, where it is one of them
     for metric in metrics:
         parts[f"comparison_{metric}.png"] = partial(_comparison_picture, frame, metric)
         if len(axes) > 1:
-            parts[f"heat_map_{metric}.png"] = partial(heat_maps.draw, frame, metric, *axes[:2])
+            parts[f"heat_map_{metric}.png"] = partial(heat_maps.draw_cells, frame, metric, *axes[:2])
     for name, make in parts.items():
         try:
             yield name, make()
@@ -104,35 +96,17 @@ def files(frame: pd.DataFrame, metrics: Sequence[str]) -> Iterator[tuple[str, Co
             print(f"no {name}: {error}", file=sys.stderr)
 
 
-def pages(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Parts of the frame whose arms fit into one picture, by a suffix: a scenario each, random selection in all."""
-    if frame["arm"].nunique() <= ARMS_A_PICTURE:
-        return {"": frame}
-    found: dict[str, pd.DataFrame] = {}
-    scenarios = frame["scenario.kind"].unique()
-    for scenario in scenarios:
-        own = frame[frame["scenario.kind"] == scenario]
-        random = random_arms(own)
-        others = [arm for arm in own["arm"].unique() if arm not in random]
-        step = max(1, ARMS_A_PICTURE - len(random))
-        chunks = [others[start : start + step] for start in range(0, len(others), step)] or [[]]
-        for number, chunk in enumerate(chunks, 1):
-            suffix = f"_{scenario}" * (len(scenarios) > 1) + f"_{number}" * (len(chunks) > 1)
-            found[suffix] = own[own["arm"].isin([*random, *chunk])]
-    return found
-
-
 def comparison(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """Paired tests of every metric, at the last generation and over all."""
-    measures: tuple[compare.Measure, ...] = ("last", "area")
-    return pd.concat([compare.paired_tests(frame, metrics, measure) for measure in measures])
+    measures: tuple[paired.Measure, ...] = ("last", "area")
+    return pd.concat([paired.paired_tests(frame, metrics, measure) for measure in measures])
 
 
 def _comparison_picture(frame: pd.DataFrame, metric: str) -> bytes:
-    tests = compare.paired_tests(frame, [metric])
+    tests = paired.paired_tests(frame, [metric])
     if tests.empty:
         raise UserError("selection.strategy: no arm with random selection that another could be compared with")
-    return compare.draw(tests)
+    return paired.draw_differences(tests)
 
 
 def _each(metrics: Sequence[str], table: Callable[[str], pd.DataFrame]) -> pd.DataFrame:

@@ -27,7 +27,7 @@ from autophagy.config import Experiment
 from autophagy.config.settings import flatten
 from autophagy.metrics import METRICS
 from autophagy.recipes.loops import lsf_digits, variant
-from autophagy.runs.folder import EXPERIMENT, RECORDS
+from autophagy.runs.folder import EXPERIMENT, RECORDS, RunFolder
 from autophagy.runs.frames import runs_frame
 from autophagy.store import StageStore
 from autophagy.tracking.mlflow import MLflowTracker
@@ -73,8 +73,8 @@ def fill(store: StageStore, uri: str, index: int) -> None:
     name = f"arm{index // 5}-seed{seed}"
     experiment = variant(lsf_digits(), name, f"seed={seed}", f"generations={GENERATIONS - 1}")
     records = made_up(experiment)
-    store.write_run_file(name, EXPERIMENT, yaml.safe_dump(experiment.model_dump(mode="json")).encode())
-    store.write_run_file(name, RECORDS, b"".join(json.dumps(r.to_json()).encode() + b"\n" for r in records))
+    RunFolder(store, name).write(EXPERIMENT, yaml.safe_dump(experiment.model_dump(mode="json")).encode())
+    RunFolder(store, name).write(RECORDS, b"".join(json.dumps(r.to_json()).encode() + b"\n" for r in records))
     tracker = MLflowTracker(uri)
     dataset: Mapping[str, str | int] = {"source": "digits", "digest": "made up", "num_real": 1348, "num_held_out": 449}
     params = flatten(experiment.model_dump(mode="json"))

@@ -11,6 +11,7 @@ fine-tune, generate, score and measure. The plain script keeps everything in mem
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import subprocess
@@ -81,19 +82,18 @@ def plain_loop(recipe: str, settings: list[str]) -> dict[str, float]:
 
     from autophagy.data.pixels import load_images
     from autophagy.data.splits import split
-    from autophagy.denoisers.diffusion import noise_schedule
-    from autophagy.denoisers.guidance import Denoisers
-    from autophagy.denoisers.latents import latents
+    from autophagy.denoisers.base import Denoiser, Shape
+    from autophagy.denoisers.diffusion import Diffusion
+    from autophagy.denoisers.guidance import guide
+    from autophagy.denoisers.latents import Encoder
     from autophagy.denoisers.noise import to_unit
     from autophagy.denoisers.precision import autocast
     from autophagy.denoisers.sampling import sample_images
-    from autophagy.denoisers.unet import build_denoiser
-    from autophagy.features.networks import Classifier
+    from autophagy.features.networks import CLASSIFIER_BATCH, CLASSIFIER_STEPS, Classifier
     from autophagy.features.probe import FIXED_PENALTY, PENALTIES, TIMESTEPS, Probe, Split, fit_linear
-    from autophagy.metrics import Measured, measure, real_vs_real
+    from autophagy.metrics.measured import Measured, measure, real_vs_real
     from autophagy.recipes import load_experiment
-    from autophagy.stages.feature_network import CLASSIFIER_BATCH, CLASSIFIER_STEPS
-    from autophagy.stages.probe import PROBE_COMPARISON
+    from autophagy.stages.probe import COMPARISON
 
     e = load_experiment(recipe, settings)
     cpu = torch.device("cpu")
@@ -112,6 +112,7 @@ def plain_loop(recipe: str, settings: list[str]) -> dict[str, float]:
         images, labels = real.image[parts.train], real.label[parts.train]
         held_out, held_out_labels = real.image[parts.held_out], real.label[parts.held_out]
     num_classes, channels = int(labels.max()) + 1, images.shape[3]
+    shape, diffusion = Shape(e.data.image_size, channels, num_classes), Diffusion(e.model)
 
     with timed("feature_network"):
         classifier = Classifier(channels, num_classes)
@@ -124,48 +125,37 @@ def plain_loop(recipe: str, settings: list[str]) -> dict[str, float]:
             loss.backward()
             optimizer.step()
 
-    def train(model: nn.Module, x: np.ndarray, y: np.ndarray, steps: int) -> nn.Module:
-        average = build_denoiser(e.model, e.data.image_size, channels, num_classes)
-        average.load_state_dict(model.state_dict())
-        optimizer = torch.optim.AdamW(model.parameters(), lr=e.training.learning_rate, weight_decay=0.0)
-        schedule = noise_schedule(e.model)
+    def train(start: nn.Module, x: np.ndarray, y: np.ndarray, steps: int) -> Denoiser:
+        network, average = copy.deepcopy(start).train(), copy.deepcopy(start).eval()
+        optimizer = torch.optim.AdamW(network.parameters(), lr=e.training.learning_rate, weight_decay=0.0)
         size = e.training.global_batch_size
         for step in range(steps):
             rows = rng.integers(len(x), size=size)
             t, noise = torch.randint(e.model.num_train_timesteps, (size,)), torch.randn(size, channels, *x.shape[1:3])
             condition = torch.where(torch.rand(size) < 0.1, num_classes, torch.from_numpy(y[rows]))
             with autocast(e.training.precision, cpu):
-                noisy = schedule.add_noise(to_unit(torch.from_numpy(x[rows])), noise, t)
-                predicted = model(noisy, t, condition).sample
+                noisy = diffusion.noised(to_unit(torch.from_numpy(x[rows])), noise, t)
+                predicted = e.model.predict(network, noisy, t, condition)
             loss = nn.functional.mse_loss(predicted.float(), noise)
             optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             decay = min(e.training.ema_decay, (2 + step) / (11 + step))
             with torch.no_grad():
-                torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
-        return average.eval()
+                torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
+        return Denoiser(e.model, average, shape)
 
     with timed("train"):
-        fresh = build_denoiser(e.model, e.data.image_size, channels, num_classes)
         steps = e.training.initial_epochs * -(-len(images) // e.training.global_batch_size)
-        model = encoder = train(fresh, images, labels, steps)
-
-    schedule = noise_schedule(e.model)
+        denoiser = train(e.model.build(shape), images, labels, steps)
+    encoder = Encoder(denoiser)
 
     def encode(x: np.ndarray, t: int) -> np.ndarray:
-        batches = torch.from_numpy(x).split(256)
-        ids = np.arange(len(x))
-        return np.concatenate(
-            [
-                latents(encoder, schedule, b, ids[i * 256 : i * 256 + len(b)], t, pool="flatten", seed=e.seed).numpy()
-                for i, b in enumerate(batches)
-            ]
-        )
+        return encoder.encode(x, np.arange(len(x)), t, pool="flatten", seed=e.seed)
 
     with timed("probe"):
-        rows = rng.permutation(len(images))[:PROBE_COMPARISON]
+        rows = rng.permutation(len(images))[:COMPARISON]
         fit = len(rows) * 4 // 5
 
         def split_at(t: int) -> Split:
@@ -200,18 +190,16 @@ def plain_loop(recipe: str, settings: list[str]) -> dict[str, float]:
                 chosen, origin = f[kept], origins[kept]
             with timed("train"):
                 steps = e.training.epochs * -(-e.budget // e.training.global_batch_size)
-                start = build_denoiser(e.model, e.data.image_size, channels, num_classes)
-                start.load_state_dict(model.state_dict())
-                model = train(start, x[kept], y[kept], steps)
+                denoiser = train(denoiser.network, x[kept], y[kept], steps)
         with timed("generate"):
             count = max(n, e.num_candidates if k < e.generations else 0)
             asked = np.arange(count) % num_classes
             shards = [
                 slice(s, min(s + e.generation.shard_size, count)) for s in range(0, count, e.generation.shard_size)
             ]
-            denoisers = Denoisers(model)
-            sampled = [sample_images(denoisers, e.model, e.generation, asked[s], list(range(count))[s]) for s in shards]
-            made = np.concatenate([images.numpy() for images, _ in sampled])
+            predict = guide(denoiser, e.generation.guidance_scale, None, 0.0)
+            sampled = [sample_images(denoiser, predict, e.generation, asked[s], list(range(count))[s]) for s in shards]
+            made = np.concatenate([images for images, _ in sampled])
             features, confidence, h = score(made, asked)
         with timed("evaluate"):
             with torch.no_grad():

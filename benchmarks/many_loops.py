@@ -109,11 +109,12 @@ def of_store(path: str, count: int) -> dict[str, float]:
     """What is in a store, and how long it takes to look; every loop must be whole."""
     from autophagy.runs.frames import sweep_frame
     from autophagy.store import StageStore
+    from autophagy.store.upkeep import ls
 
     sizes = [os.path.getsize(Path(where, file)) for where, _, files in os.walk(path) for file in files]
     store = StageStore(path)
     start = time.perf_counter()
-    stages = store.ls()
+    stages = ls(store)
     listed = time.perf_counter()
     frame = sweep_frame(store, NAME)
     framed = time.perf_counter()

@@ -45,21 +45,21 @@ def main() -> None:
 
 def metrics() -> dict[str, Callable[..., object]]:
     """What is measured: functions of two sets."""
-    from autophagy import metrics as m
+    from autophagy.metrics import distribution, entropy, manifold, memorization, structure
 
     return {
-        "frechet_distance": m.frechet_distance,
-        "kernel_distance": m.kernel_distance,
-        "manifold_scores": m.manifold_scores,
-        "knn_entropy": lambda x, y: m.knn_entropy(x),
-        "duplicate_share": lambda x, y: m.duplicate_share(x),
-        "generalization_score": m.generalization_score,
-        "memorization_ratio": m.memorization_ratio,
-        "total_variance": lambda x, y: m.total_variance(x),
-        "vendi_score": lambda x, y: m.vendi_score(x),
-        "spectrum": lambda x, y: m.spectrum(x),
-        "effective_rank": lambda x, y: m.effective_rank(x),
-        "ole_score": lambda x, y: m.ole_score(x, np.arange(len(x)) % 10),
+        "frechet_distance": distribution.frechet_distance,
+        "kernel_distance": distribution.kernel_distance,
+        "manifold_scores": manifold.manifold_scores,
+        "knn_entropy": lambda x, y: entropy.knn_entropy(x),
+        "duplicate_share": lambda x, y: entropy.duplicate_share(x),
+        "generalization_score": memorization.generalization_score,
+        "memorization_ratio": memorization.memorization_ratio,
+        "total_variance": lambda x, y: structure.total_variance(x),
+        "vendi_score": lambda x, y: structure.vendi_score(x),
+        "spectrum": lambda x, y: structure.spectrum(x),
+        "effective_rank": lambda x, y: structure.effective_rank(x),
+        "ole_score": lambda x, y: structure.ole_score(x, np.arange(len(x)) % 10),
     }
 
 

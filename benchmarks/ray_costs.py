@@ -5,6 +5,7 @@ CPU seconds throughout, so that what else the machine does hardly shows. `standi
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
@@ -19,12 +20,14 @@ import numpy as np
 from processes import Watch, cpu_by_role
 
 from autophagy.common.records import GenerationRecord
-from autophagy.config.expand import Loop, loops
+from autophagy.common.section import Section
+from autophagy.config.expand import PlannedLoop, loops
 from autophagy.config.sweep import Sweep, parse_sweep
 from autophagy.engine.job import Job
 from autophagy.engine.workers import run_in_worker
 from autophagy.graph import plan_loop
 from autophagy.store import Attempt, StageStore, leases
+from autophagy.sweeps.ledger import Ledger
 from autophagy.sweeps.progress import SweepProgress
 
 GENERATIONS = 12  # of the loop that is looked at
@@ -40,12 +43,21 @@ def told(what: str) -> None:
     print(f"measuring: {what}", file=sys.stderr, flush=True)
 
 
-def copies(count: int, generations: int, seed: int = 0) -> tuple[Sweep, list[Loop]]:
+def copies(count: int, generations: int, seed: int = 0) -> tuple[Sweep, list[PlannedLoop]]:
     """A sweep of loops that differ in nothing but their names: what one has computed all have."""
     axes: dict[str, dict[str, dict[str, Any]]] = {"copy": {str(i): {} for i in range(count)}}
     base = many_loops.BASE | {"generations": generations}
     sweep = parse_sweep({"name": "copies", "base": base, "axes": axes, "seeds": [seed]})
     return sweep, loops(sweep)
+
+
+def run(sweep: Sweep, made: Sequence[PlannedLoop], store: StageStore, concurrent: int, progress: SweepProgress) -> None:
+    """Run the loops of a sweep through Ray Tune, and nothing of what a sweep does before and after."""
+    from autophagy.sweeps.trials import Brief, Referee, run_trials
+
+    ledger = Ledger(sweep, store)
+    ledger.enter(made)
+    run_trials(Brief(sweep, store, None), Referee(ledger, progress), concurrent, [loop.point for loop in made])
 
 
 def own_cpu() -> dict[str, float]:
@@ -65,7 +77,7 @@ class Samples(SweepProgress):
     def __init__(self) -> None:
         self.taken: list[dict[str, float]] = []
 
-    def generation(self, loop: Loop, generation: int, metrics: Mapping[str, float]) -> None:
+    def generation(self, loop: PlannedLoop, generation: int, metrics: Mapping[str, float]) -> None:
         """Look once."""
         self.taken.append(own_cpu() | {"wall": time.perf_counter()})
 
@@ -83,8 +95,6 @@ def waiting_costs(store: StageStore, counts: Sequence[int]) -> dict[str, float]:
 
 def wait(store: StageStore, count: int) -> dict[str, float]:
     """What so many loops at once cost, by role, while somebody holds the lease of their first stage."""
-    from autophagy.sweeps.trials import Setting, run_trials
-
     sweep, made = copies(count, 0, seed=1000 + count)
     real = plan_loop(made[0].experiment)[0]["real"]
     found: dict[str, float] = {}
@@ -98,7 +108,7 @@ def wait(store: StageStore, count: int) -> dict[str, float]:
     looking = threading.Thread(target=look)
     looking.start()
     held.wait()
-    run_trials(Setting(sweep, {loop.run: loop for loop in made}, store, None, None), count, SweepProgress())
+    run(sweep, made, store, count, SweepProgress())
     looking.join()
     return found
 
@@ -127,11 +137,8 @@ def standing(count: int) -> dict[str, float]:
 
 def generation_costs(store: StageStore, known: Mapping[str, float]) -> dict[str, float]:
     """One loop through Ray Tune, all of its stages computed: what a generation costs beside computing and waiting."""
-    from autophagy.sweeps.trials import Setting, run_trials
-
-    sweep, made = copies(1, GENERATIONS)
     samples = Samples()
-    run_trials(Setting(sweep, {made[0].run: made[0]}, store, None, None), 1, samples)
+    run(*copies(1, GENERATIONS), store, 1, samples)
     first, last = samples.taken[SETTLED], samples.taken[-2]  # the last one comes after the pictures
     count = len(samples.taken) - 2 - SETTLED
     each = {name: (last[name] - first[name]) / count for name in ("wall", "trial", "gcs", "raylet")}
@@ -171,42 +178,44 @@ def light_trials(store: StageStore, count: int, reports: int, metrics: Mapping[s
     from autophagy.sweeps.trials import Referee, Reporter, quiet
 
     sweep, made = copies(count, reports - 1)
-    by_name = {loop.run: loop for loop in made}
+    runs = {json.dumps(loop.point): loop.run for loop in made}
 
     def light(config: dict[str, Any]) -> None:
         from ray import tune
 
         for generation in range(reports):
-            tune.report({**metrics, "generation": generation, "computed": 1})
+            tune.report({**metrics, "run": runs[config["point"]], "generation": generation, "computed": 1})
 
     quiet()
-    referee = Referee(sweep, by_name, SweepProgress())
+    ledger = Ledger(sweep, store)
+    ledger.enter(made)
+    referee = Referee(ledger, SweepProgress())
     cpu, wall = time.process_time(), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         tune.Tuner(
             tune.with_resources(light, {"cpu": 0} | waiting_room()),
-            param_space={"run": tune.grid_search(list(by_name))},
+            param_space={"point": tune.grid_search(list(runs))},
             tune_config=tune.TuneConfig(max_concurrent_trials=count, reuse_actors=True),
             run_config=tune.RunConfig(
                 name=sweep.name,
                 storage_path=folder,
                 stop=referee,
-                callbacks=[Reporter(referee, store)],
+                callbacks=[Reporter(referee)],
                 failure_config=tune.FailureConfig(max_failures=sweep.max_retries),
                 verbose=0,
             ),
         ).fit()
-    assert {outcome.state for outcome in referee.outcomes.values()} == {"done"}
+    assert {outcome.state for outcome in ledger.outcomes.values()} == {"done"}
     return time.process_time() - cpu, time.perf_counter() - wall
 
 
 def task_costs(store: StageStore, count: int = 100) -> dict[str, float]:
     """What Ray needs to run a stage that does nothing in a pooled process."""
 
-    def nothing(job: Job) -> None: ...
+    def nothing(job: Job[Section]) -> None: ...
 
     attempt = Attempt(store.storage.at("tmp", "a"), store.storage.at("tmp", "b"), store.storage)
-    job = Job({}, {}, {}, attempt, store, "key")
+    job = Job(Section(), {}, attempt, store, "key")
     run_in_worker(nothing, job)
     before, start = own_cpu(), time.perf_counter()
     for _ in range(count):

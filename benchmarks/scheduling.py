@@ -16,13 +16,13 @@ import contextlib
 import dataclasses
 import json
 import os
-import re
 import sys
 import tempfile
+from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
 
-from processes import AWS, figure, markdown
+from processes import AWS, figure, machine, markdown
 from queueing import Station, Steady, Visit, offered, simulate, undisturbed
 from ray_costs import copies, generation_costs, task_costs, told, trial_costs, waiting_costs
 from server_costs import mlflow_costs, storage_costs
@@ -135,12 +135,6 @@ def measure() -> Costs:
     return Costs(**found)
 
 
-def machine() -> str:
-    """What this is measured on, in a few words."""
-    model = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
-    return f"{os.cpu_count()} cores, {model[1] if model else 'unknown processor'}"
-
-
 @dataclass(frozen=True)
 class Model:
     """What loops share, and how they use it."""
@@ -189,11 +183,7 @@ class Model:
             station = self.stations(num_loops)[name]
             return offered(num_loops, self.cycle(num_loops, seconds), name, station) >= 1
 
-        low, high = 0, MOST
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if full(middle) else (middle, high)
-        return high
+        return bisect_left(range(MOST), True, lo=1, key=full)
 
     @property
     def room(self) -> int:

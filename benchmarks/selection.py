@@ -25,7 +25,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from autophagy.metrics import generalization_score, knn_entropy
+from autophagy.metrics.entropy import knn_entropy
+from autophagy.metrics.memorization import generalization_score
 from autophagy.selection import Candidates, make_selector
 
 WIDTH = 384

@@ -15,23 +15,23 @@ from processes import cpu_by_role, delayed, mlflow_server, s3_server, s3_uri
 from ray_costs import GENERATIONS, WINDOW, copies
 
 from autophagy.common.records import GenerationRecord
-from autophagy.config.expand import Loop
+from autophagy.config.expand import PlannedLoop
 from autophagy.config.settings import flatten
-from autophagy.engine.stage import Stage
+from autophagy.engine.watcher import Watcher
 from autophagy.loop import run_loop
-from autophagy.store import Artifact, StageStore, leases
-from autophagy.sweeps.progress import SweepProgress
+from autophagy.runs.folder import RunFolder
+from autophagy.store import StageStore, leases
 from autophagy.tracking.tracker import RunInfo
 
 DELAY = 0.05  # seconds by which answers of object storage are delayed, to see how many are waited for in turn
 _REQUEST = re.compile(r'"(?:\x1b\[[0-9;]*m)*(\w+) (\S+) HTTP')  # of the S3 server's log
 
 
-def info_of(name: str, experiment: Loop) -> RunInfo:
+def info_of(name: str, loop: PlannedLoop) -> RunInfo:
     """What MLflow is told about a loop."""
-    params = flatten(experiment.experiment.model_dump(mode="json"))
+    params = flatten(loop.experiment.model_dump(mode="json"))
     dataset: Mapping[str, str | int] = {"source": "digits", "digest": name[:36], "num_real": 64, "num_held_out": 64}
-    return RunInfo(name, f"{experiment.experiment.digest}-{name}", params, {"autophagy.seed": "0"}, dataset)
+    return RunInfo(name, f"{loop.experiment.digest}-{name}", params, {"autophagy.seed": "0"}, dataset)
 
 
 def mlflow_costs(folder: Path, store: StageStore, records: Sequence[GenerationRecord]) -> dict[str, float]:
@@ -41,7 +41,7 @@ def mlflow_costs(folder: Path, store: StageStore, records: Sequence[GenerationRe
     loop = copies(1, GENERATIONS)[1][0]
     pictures = [folder / name for name in ("collapse_curves.png", "samples.png")]
     for path in pictures:
-        path.write_bytes(store.read_run_file(loop.run, path.name) or b"")
+        path.write_bytes(RunFolder(store, loop.run).read(path.name) or b"")
     with mlflow_server(folder) as (uri, server):
 
         def cost(action: Callable[[MLflowTracker, str], object], trackers: Mapping[str, MLflowTracker]) -> float:
@@ -72,7 +72,7 @@ def mlflow_costs(folder: Path, store: StageStore, records: Sequence[GenerationRe
     }
 
 
-def sustained(uri: str, server: int, loop: Loop, records: Sequence[GenerationRecord]) -> tuple[float, float]:
+def sustained(uri: str, server: int, loop: PlannedLoop, records: Sequence[GenerationRecord]) -> tuple[float, float]:
     """Generations a second that three clients without a pause get in, and CPU seconds a second of the server."""
     with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
         list(pool.map(log_for, [(uri, f"warm{i}", loop, records, 1.0) for i in range(3)]))
@@ -82,7 +82,7 @@ def sustained(uri: str, server: int, loop: Loop, records: Sequence[GenerationRec
     return sum(counts) / seconds, (sum(cpu_by_role(server).values()) - before) / seconds
 
 
-def log_for(order: tuple[str, str, Loop, Sequence[GenerationRecord], float]) -> int:
+def log_for(order: tuple[str, str, PlannedLoop, Sequence[GenerationRecord], float]) -> int:
     """Log loops until the time is over; how many generations."""
     from autophagy.tracking.mlflow import MLflowTracker
 
@@ -97,8 +97,8 @@ def log_for(order: tuple[str, str, Loop, Sequence[GenerationRecord], float]) -> 
     return count
 
 
-class Requests:
-    """Counts what comes to an S3 server; also, as a loop's progress, generation by generation."""
+class Requests(Watcher):
+    """Counts what comes to an S3 server; also, as what watches a loop, generation by generation."""
 
     def __init__(self, log: Path) -> None:
         self.log = log
@@ -112,10 +112,6 @@ class Requests:
         self.seen += len(new)
         methods = [match[1] for line in new if (match := _REQUEST.search(line))]
         return Counter("reads" if method in ("HEAD", "GET") else "writes" for method in methods)
-
-    def follow(self, stage: Stage, store: StageStore) -> Artifact:
-        """Ensure a stage."""
-        return stage.ensure(store)
 
     def generation(self, record: GenerationRecord) -> None:
         """Count those of a generation."""
@@ -177,7 +173,7 @@ def driver_requests(store: StageStore, remote: StageStore, requests: Requests) -
     """Requests of the driver for each loop, when it looks over a sweep that has ended and writes its tables again."""
     from pyarrow.fs import copy_files
 
-    from autophagy.sweeps.sweep import run_grid
+    from autophagy.sweeps.sweep import run_sweep
 
     copy_files(store.root, remote.root, source_filesystem=store.fs, destination_filesystem=remote.fs)
     totals = []
@@ -186,7 +182,7 @@ def driver_requests(store: StageStore, remote: StageStore, requests: Requests) -
         for loop in made:
             run_loop(loop.experiment, remote)
         requests.since()
-        run_grid(sweep, remote, None, SweepProgress())
+        run_sweep(sweep, remote)
         totals.append(sum(requests.since().values()))
     return (totals[1] - totals[0]) / 4
 

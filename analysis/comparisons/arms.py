@@ -7,17 +7,15 @@ its arm; it does not count, and is counted.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from autophagy.common.errors import UserError
-from autophagy.common.section import Section
+from autophagy.common.errors import UserError, near
 from autophagy.config import Experiment
-from autophagy.metrics import METRICS
+from autophagy.metrics import METRICS, metric_of
 from autophagy.runs.frames import KEYS
 from autophagy.runs.pictures import band
 
@@ -29,9 +27,8 @@ def check_metric(frame: pd.DataFrame, metric: str) -> str:
         UserError: the frame has no such column, or nothing in it.
     """
     if metric not in frame.columns or metric in KEYS:
-        near = difflib.get_close_matches(metric, [str(column) for column in frame.columns], n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(METRICS)}"
-        raise UserError(f"metric = {metric}: not in the frame; {hint}")
+        guess = near(metric, map(str, frame.columns))
+        raise UserError(f"metric = {metric}: not in the frame{guess}; there are: {', '.join(METRICS)}")
     if not frame[metric].notna().any():
         raise UserError(f"metric = {metric}: not measured in any of these loops; choose another")
     return metric
@@ -39,18 +36,14 @@ def check_metric(frame: pd.DataFrame, metric: str) -> str:
 
 def higher_is_better(metric: str) -> bool | None:
     """Which end of a metric is the good one; None if neither is, or it is not known."""
-    return METRICS[metric].higher_is_better if metric in METRICS else None
+    return metric_of(metric).higher_is_better
 
 
 def fields(frame: pd.DataFrame) -> list[str]:
     """Columns that are fields of the experiment and may change its numbers: without names, seed and where it ran."""
-    sections = {name: field.annotation for name, field in Experiment.model_fields.items()}
-    runtime = {name for name, field in Experiment.model_fields.items() if "runtime" in field.metadata}
-    for name, section in sections.items():
-        if isinstance(section, type) and issubclass(section, Section):
-            own = section.model_fields.items()
-            runtime |= {f"{name}.{field_name}" for field_name, field in own if "runtime" in field.metadata}
-    return [c for c in map(str, frame.columns) if c.partition(".")[0] in sections and c not in {*runtime, "seed"}]
+    left_out = {"seed", *Experiment.runtime_fields()}
+    sections = Experiment.model_fields
+    return [c for c in map(str, frame.columns) if c.partition(".")[0] in sections and c not in left_out]
 
 
 def settings(frame: pd.DataFrame) -> pd.DataFrame:
@@ -84,8 +77,8 @@ def summary(frame: pd.DataFrame, metric: str, by: Sequence[str] = ("arm",)) -> p
     """A metric at the end of the loops.
 
     Returns:
-        Columns `by`, `mean`, `low`, `high` (see `autophagy.pictures.band`), `seeds` (loops that count), `early` (of
-        these, stopped before their end) and `left_out` (failed or running).
+        Columns `by`, `mean`, `low`, `high` (see `autophagy.runs.pictures.band`), `seeds` (loops that count), `early`
+        (of these, stopped before their end) and `left_out` (failed or running).
     """
     ends = last(frame).dropna(subset=[check_metric(frame, metric)])
     loops = frame.groupby(list(by))["run"].nunique().to_dict()
@@ -107,12 +100,17 @@ def area(loop: pd.DataFrame, metric: str, until: int) -> float:
     return float(np.trapezoid(curve[metric], curve["generation"]) / until)
 
 
-def number(value: float) -> str:
+def three_digits(value: float) -> str:
     """Three significant digits, without an exponent."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     digits = 2 - math.floor(math.log10(abs(value)))
     return f"{round(value, digits):.{max(0, digits)}f}"
+
+
+def spans(values: pd.Series, times: float) -> bool:
+    """Whether values are positive, and the largest is more than so many times the smallest."""
+    return bool(values.max() > times * values.min() > 0)
 
 
 def mark(name: str, early: int) -> str:

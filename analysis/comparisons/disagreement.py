@@ -7,11 +7,11 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from arms import check_metric, higher_is_better, summary
 from scipy import stats
 
 from autophagy.common.errors import UserError
 from autophagy.runs.pictures import GREY, MAIN_METRICS, png, title
+from comparisons.arms import check_metric, higher_is_better, summary
 
 
 def scores(frame: pd.DataFrame, metrics: Sequence[str] = MAIN_METRICS) -> pd.DataFrame:
@@ -35,11 +35,6 @@ def scores(frame: pd.DataFrame, metrics: Sequence[str] = MAIN_METRICS) -> pd.Dat
     return table
 
 
-def ranks(frame: pd.DataFrame, metrics: Sequence[str] = MAIN_METRICS) -> pd.DataFrame:
-    """Index `arm`, a column per metric: its place by that metric, 1 is best, equal arms share the mean place."""
-    return scores(frame, metrics).rank(ascending=False)
-
-
 def kendall(frame: pd.DataFrame, metrics: Sequence[str] = MAIN_METRICS) -> pd.DataFrame:
     """Kendall's tau-b between metrics over the arms, in [-1, 1]: 1 is the same order, -1 the reverse."""
     table = scores(frame, metrics)
@@ -59,7 +54,7 @@ def disagreements(frame: pd.DataFrame, metrics: Sequence[str] = MAIN_METRICS) ->
     return found.sort_values("tau", ignore_index=True)
 
 
-def draw(frame: pd.DataFrame, metrics: Sequence[str] = MAIN_METRICS) -> bytes:
+def draw_agreement(frame: pd.DataFrame, metrics: Sequence[str] = MAIN_METRICS) -> bytes:
     """The rank correlations as a heat map, with the best arm by each metric; PNG."""
     from matplotlib.figure import Figure
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from arms import higher_is_better, number, summary
-from compare import paired_tests
 
-from autophagy.runs.pictures import FEW_SEEDS, MAIN_METRICS, title
+from autophagy.runs.pictures import INTERVAL_SEEDS, MAIN_METRICS, title
+from comparisons.arms import higher_is_better, summary, three_digits
+from comparisons.paired import paired_tests
 
 _ESCAPED = {"\\": r"\textbackslash{}"} | {character: f"\\{character}" for character in "&%$#_{}"}
 _ESCAPED |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -22,10 +22,10 @@ def arms_table(frame: pd.DataFrame, metrics: Sequence[str] = MAIN_METRICS, basel
     Returns:
         A row for each arm and metric, baselines first: columns `arm`, `metric`, `mean`, `low`, `high`, `seeds`,
         `early`, `left_out` (see `arms.summary`), `best` (of the metric; never where neither end is better) and
-        `verdict` (see `compare.paired_tests`; `baseline` for the baseline itself, `no baseline` where there is none).
+        `verdict` (see `paired.paired_tests`; `baseline` for the baseline itself, `no baseline` where there is none).
 
     Raises:
-        UserError: as `compare.paired_tests`.
+        UserError: as `paired.paired_tests`.
     """
     tests = paired_tests(frame, metrics, baseline=baseline)
     verdicts = tests.set_index(["arm", "metric"])["verdict"].to_dict()
@@ -87,10 +87,10 @@ def escape(text: str) -> str:
 def _cell(row: Mapping[Any, Any] | None) -> str:
     if row is None or math.isnan(row["mean"]):
         return "--"
-    mean = number(row["mean"])
+    mean = three_digits(row["mean"])
     text = rf"\textbf{{{mean}}}" if row["best"] else mean
     if row["seeds"] > 1:
-        text += rf" {{\scriptsize [{number(row['low'])}, {number(row['high'])}]}}"
+        text += rf" {{\scriptsize [{three_digits(row['low'])}, {three_digits(row['high'])}]}}"
     return text + ("$^{\\circ}$" if row["verdict"] == "not decisive" else "")
 
 
@@ -98,9 +98,9 @@ def _explained(table: pd.DataFrame) -> str:
     """What the numbers and marks are, in LaTeX."""
     seeds = table["seeds"]
     few, many = "smallest and largest value", r"95\% $t$ interval"
-    span = few if seeds.max() < FEW_SEEDS else many
-    if seeds.min() < FEW_SEEDS <= seeds.max():
-        span = f"{few}, or from {FEW_SEEDS} seeds on {many}"
+    span = few if seeds.max() < INTERVAL_SEEDS else many
+    if seeds.min() < INTERVAL_SEEDS <= seeds.max():
+        span = f"{few}, or from {INTERVAL_SEEDS} seeds on {many}"
     counts = "--".join(str(count) for count in sorted({int(seeds.min()), int(seeds.max())}))
     told = [f"Last generation: mean [{span}] over {counts} seeds."]
     if table["best"].any():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from arms import higher_is_better, number, summary
 
 from autophagy.common.errors import UserError
 from autophagy.runs.pictures import GREY, direction, png, title
+from comparisons.arms import higher_is_better, summary, three_digits
 
 ROWS, COLUMNS, SCENARIO = "selection.strategy", "keep_ratio", "scenario.kind"
 
@@ -44,7 +44,7 @@ def pivot(table: pd.DataFrame, rows: str = ROWS, columns: str = COLUMNS, value: 
     return table.pivot(index=rows, columns=columns, values=value)
 
 
-def draw(frame: pd.DataFrame, metric: str, rows: str = ROWS, columns: str = COLUMNS, by: str = SCENARIO) -> bytes:
+def draw_cells(frame: pd.DataFrame, metric: str, rows: str = ROWS, columns: str = COLUMNS, by: str = SCENARIO) -> bytes:
     """A panel for each value of `by`; light is good. A dagger marks cells with loops that were stopped early. PNG."""
     from matplotlib import colormaps
     from matplotlib.colors import Normalize
@@ -66,7 +66,7 @@ def draw(frame: pd.DataFrame, metric: str, rows: str = ROWS, columns: str = COLU
                 dark = np.dot(colours(scale(value))[:3], (0.3, 0.59, 0.11)) < 0.5  # luma
                 dagger = "†" if early.iat[i, j] else ""
                 ink = "white" if dark else "black"
-                axes.text(j, i, number(value) + dagger, ha="center", va="center", fontsize=9, color=ink)
+                axes.text(j, i, three_digits(value) + dagger, ha="center", va="center", fontsize=9, color=ink)
         axes.set_xticks(range(values.shape[1]), [str(label) for label in values.columns])
         axes.set_yticks(range(values.shape[0]), [str(label) for label in values.index] if position == 0 else [])
         axes.tick_params(length=0, labelsize=9)

@@ -10,8 +10,9 @@ import math
 
 import numpy as np
 import pandas as pd
-from arms import check_metric, counted, higher_is_better
 from scipy import stats
+
+from comparisons.arms import check_metric, counted, higher_is_better
 
 
 def crossing(generations: np.ndarray, values: np.ndarray, threshold: float, falling: bool) -> float:

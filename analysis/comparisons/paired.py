@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from arms import area, check_metric, counted, higher_is_better, mark, random_arms, settings
 from scipy import stats
 
 from autophagy.common.errors import UserError
 from autophagy.runs.pictures import COLOURS, GREY, direction, png, title
+from comparisons.arms import area, check_metric, counted, higher_is_better, mark, random_arms, settings
 
 LEVEL = 0.05
 MOST_FLIPPED = 12  # pairs whose 2^n signs are all tried
@@ -131,7 +131,7 @@ def pairs(frame: pd.DataFrame, metric: str, measure: Measure, arm: str, baseline
     return pd.DataFrame(found, columns=["seed", "generation", "value", "other", "early"])
 
 
-def draw(table: pd.DataFrame) -> bytes:
+def draw_differences(table: pd.DataFrame) -> bytes:
     """The differences of one metric with their intervals, the best arm on top; PNG.
 
     Args:

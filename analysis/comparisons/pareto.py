@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import pandas as pd
-from arms import check_metric, higher_is_better, last, mark, summary
 
 from autophagy.common.errors import UserError
 from autophagy.runs.pictures import COLOURS, GREY, direction, png, title
+from comparisons.arms import check_metric, higher_is_better, last, mark, spans, summary
 
-MOST_NAMED = 8  # of more arms only the efficient ones are named
+MOST_LABELLED = 8  # of more arms only the efficient ones are named
 LOG_RANGE = 10  # values that span more are drawn on a logarithmic axis
 
 
-def pareto(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+def pareto_table(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Every arm's quality at the end and what its loops cost.
 
     Seconds are those of the generations after 0, as each stage took when it was built: what a loop would cost by
@@ -44,11 +44,11 @@ def pareto(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     return table.assign(efficient=efficient)[["arm", "value", "low", "high", "seconds", "seeds", "early", "efficient"]]
 
 
-def draw(frame: pd.DataFrame, metric: str) -> bytes:
+def draw_pareto(frame: pd.DataFrame, metric: str) -> bytes:
     """A point per arm, those that nobody beats joined and named; PNG."""
     from matplotlib.figure import Figure
 
-    table = pareto(frame, metric)
+    table = pareto_table(frame, metric)
     figure = Figure(figsize=(6.5, 4.2), layout="constrained")
     axes = figure.add_subplot()
     front = table[table["efficient"]].sort_values("seconds")
@@ -58,11 +58,11 @@ def draw(frame: pd.DataFrame, metric: str) -> bytes:
         colour = COLOURS[0] if efficient else GREY
         axes.plot([point[0]] * 2, [row["low"], row["high"]], color=colour, linewidth=1, alpha=0.5)
         axes.plot(*point, "o", color=colour, markersize=6 if efficient else 4)
-        if efficient or len(table) <= MOST_NAMED:
+        if efficient or len(table) <= MOST_LABELLED:
             name = mark(row["arm"], row["early"])
             ink = "black" if efficient else GREY
             axes.annotate(name, point, xytext=(5, 4), textcoords="offset points", fontsize=9, color=ink)
-    if table["value"].min() > 0 and table["value"].max() > LOG_RANGE * table["value"].min():
+    if spans(table["value"], LOG_RANGE):
         axes.set_yscale("log")
     axes.set_xlim(left=0)
     axes.set_xlabel("seconds of a loop after generation 0", fontsize=9)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pandas as pd
-from collapse_curves import bands
 
 from autophagy.common.errors import UserError
 from autophagy.common.samples import REAL
 from autophagy.runs.pictures import GREY, png
+from comparisons.curves import bands
 
 
 def shares(frame: pd.DataFrame) -> pd.DataFrame:
@@ -15,7 +15,7 @@ def shares(frame: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns `arm`, `generation`, `origin` (of the images; -1 = real), and `mean`, `low`, `high`, `band`, `seeds` of
-        the share in [0, 1], as in `collapse_curves.bands`; only origins that there can be: older than the generation.
+        the share in [0, 1], as in `curves.bands`; only origins that there can be: older than the generation.
 
     Raises:
         UserError: the loops did not record it.
@@ -31,7 +31,7 @@ def shares(frame: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(["arm", "generation", "origin"], ignore_index=True)
 
 
-def draw(frame: pd.DataFrame) -> bytes:
+def draw_shares(frame: pd.DataFrame) -> bytes:
     """A panel per arm: stacked shares by generation, real images at the bottom; PNG."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure

@@ -7,17 +7,16 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from arms import last, summary
-from compare import paired_tests
-from figures import title
 
 from autophagy.common.errors import UserError
-from autophagy.runs.pictures import FEW_SEEDS
+from autophagy.runs.pictures import INTERVAL_SEEDS, title
+from comparisons.arms import last, summary
+from comparisons.paired import paired_tests
 
 MAIN = "fid"  # what decides
 BESIDE = ("precision", "recall", "confidence", "entropy", "real_share")  # also in the table
 Row = Mapping[Hashable, Any]  # of a frame
-MOST_NAMED = 4  # arms in a sentence
+NAMES_A_SENTENCE = 4
 
 
 def against_random(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -68,20 +67,20 @@ def headline(frame: pd.DataFrame, table: pd.DataFrame, why_not: str) -> list[str
 def _told(row: pd.Series) -> str:
     """One comparison in numbers."""
     arm, baseline = _quoted(row["arm"]), _quoted(row["baseline"])
-    text = f"{arm} ends at {number(row['mean'])} where {baseline} ends at {number(row['baseline_mean'])}"
+    text = f"{arm} ends at {readable(row['mean'])} where {baseline} ends at {readable(row['baseline_mean'])}"
     if not row["pairs"]:
         return f"{arm} shares no seed with {baseline}."
     if row["pairs"] == 1:
         return f"{text}, with a single seed, which decides nothing."
-    interval = f"95% interval of the difference {number(row['low'])} to {number(row['high'])}"
+    interval = f"95% interval of the difference {readable(row['low'])} to {readable(row['high'])}"
     return f"{text}, over {row['pairs']} seeds ({interval}; p = {row['p_holm']:.2g} after Holm's correction)."
 
 
 def _names(arms: Sequence[str]) -> str:
     """A few names in words."""
     names = [_quoted(arm) for arm in arms]
-    if len(names) > MOST_NAMED:
-        return f"{', '.join(names[: MOST_NAMED - 1])} and {len(names) - MOST_NAMED + 1} others"
+    if len(names) > NAMES_A_SENTENCE:
+        return f"{', '.join(names[: NAMES_A_SENTENCE - 1])} and {len(names) - NAMES_A_SENTENCE + 1} others"
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
@@ -102,7 +101,7 @@ def _decline(frame: pd.DataFrame, arm: str) -> str:
     first = own.loc[own["generation"] == own["generation"].min(), MAIN].mean()
     end = own.loc[own["generation"] == ends, MAIN].mean()
     goes, generations = "grows" if end > first else "falls", f"{ends} generation" + ("" if ends == 1 else "s")
-    return f"In {_quoted(arm)}, {title(MAIN)} {goes} from {number(first)} to {number(end)} in {generations}."
+    return f"In {_quoted(arm)}, {title(MAIN)} {goes} from {readable(first)} to {readable(end)} in {generations}."
 
 
 def answer_table(frame: pd.DataFrame, table: pd.DataFrame, why_not: str) -> dict[str, Any]:
@@ -136,15 +135,16 @@ def _against(row: Row | None, is_baseline: bool) -> list[dict[str, str]]:
     """Difference to the baseline, and the verdict; `row` is one of `against_random`."""
     if row is None:
         return [_cell(""), _cell("baseline" if is_baseline else "not compared")]
-    interval = f"{number(row['low'])} to {number(row['high'])}" if row["pairs"] > 1 else ""
+    interval = f"{readable(row['low'])} to {readable(row['high'])}" if row["pairs"] > 1 else ""
     pairs = "1 pair" if row["pairs"] == 1 else f"{row['pairs']} pairs"
     told = pairs if math.isnan(row["p_holm"]) else f"p = {row['p_holm']:.2g}, {pairs}"
     sign = "+" if row["difference"] > 0 else ""
-    return [_cell(sign + number(row["difference"]), interval), _cell(row["verdict"], told, row["verdict"])]
+    return [_cell(sign + readable(row["difference"]), interval), _cell(row["verdict"], told, row["verdict"])]
 
 
 def _caption(values: pd.DataFrame, table: pd.DataFrame, why_not: str) -> str:
-    spread = "the 95% interval of the mean" if values["seeds"].min() >= FEW_SEEDS else "the smallest and largest seed"
+    enough = values["seeds"].min() >= INTERVAL_SEEDS
+    spread = "the 95% interval of the mean" if enough else "the smallest and largest seed"
     text = f"Means of the last generation; below, {spread}. " if values["seeds"].max() > 1 else "The last generation. "
     if not len(table):
         return text + why_not
@@ -157,15 +157,15 @@ def _caption(values: pd.DataFrame, table: pd.DataFrame, why_not: str) -> str:
 
 
 def _value(row: Row) -> dict[str, str]:
-    spread = f"{number(row['low'])} to {number(row['high'])}" if row["high"] > row["low"] else ""
-    return _cell(number(row["mean"]), spread)
+    spread = f"{readable(row['low'])} to {readable(row['high'])}" if row["high"] > row["low"] else ""
+    return _cell(readable(row["mean"]), spread)
 
 
 def _cell(value: str, small: str = "", verdict: str = "") -> dict[str, str]:
     return {"value": value, "small": small, "verdict": verdict}
 
 
-def number(value: float) -> str:
+def readable(value: float) -> str:
     """Three digits, without an exponent where people would not write one."""
     if math.isnan(value):
         return "\N{EN DASH}"

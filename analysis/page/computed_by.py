@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from diagnostics import Finding
-
 from autophagy.common.versions import COMPARED, series
 from autophagy.runs.folder import read_records
 from autophagy.store import StageStore
-from autophagy.store.artifacts import read_manifest
+from autophagy.store.manifests import read_manifest
 from autophagy.store.storage import at_once
+from page.findings import Finding
 
 KINDS = ("train", "evaluate")  # what makes the numbers, and what measures them
 MOST_STAGES = 1000  # whose manifests are read: one request each

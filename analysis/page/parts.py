@@ -7,24 +7,24 @@ from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import Any, TypeVar
 
-import figures
 import numpy as np
 import pandas as pd
-from computed_by import Versions, described
 from PIL import Image
-from quick_checks import (
-    StoredLoop,
+
+from autophagy.common.samples import REAL
+from autophagy.runs.folder import EXPERIMENT, RunFolder, read_records
+from autophagy.runs.stored import StoredLoop
+from autophagy.store import StageStore
+from autophagy.tracking.lineage import code_tags
+from page.answer import readable
+from page.check_figures import confidence_curves, latent_map, ole_curves
+from page.computed_by import Versions, described
+from page.quick_checks import (
     confidence_distribution,
-    latent_map,
+    latents_in_plane,
     nearest_training_images,
     ole_by_timestep,
 )
-from report_answer import number
-
-from autophagy.common.samples import REAL
-from autophagy.runs.folder import EXPERIMENT, read_records
-from autophagy.store import StageStore
-from autophagy.tracking.lineage import code_tags
 
 MOST_SHEETS = 11  # arms with sample sheets
 MOST_PIXELS = 3_000_000  # of all sheets: about as many bytes at worst
@@ -116,15 +116,15 @@ def _sheets_of(arm: str, loop: StoredLoop, columns: int, rows: int) -> list[dict
 
 def quick_checks(loops: Mapping[str, StoredLoop], num_samples: int, timesteps: Sequence[int]) -> dict[str, Any] | None:
     """The quick checks of some loops; what a store does not hold is left out, None if that is everything."""
-    maps = _of_each(loops, lambda i, arm, loop: figures.latent_map(f"latents-{i}", arm, *latent_map(loop)))
+    maps = _of_each(loops, lambda i, arm, loop: latent_map(f"latents-{i}", arm, *latents_in_plane(loop)))
     confidences = _of_each(
         loops,
-        lambda i, arm, loop: figures.confidences(f"confidence-{i}", arm, confidence_distribution(loop, num_samples)),
+        lambda i, arm, loop: confidence_curves(f"confidence-{i}", arm, confidence_distribution(loop, num_samples)),
     )
     values = _of_each(loops, lambda i, arm, loop: (arm, ole_by_timestep(loop, timesteps)))
     known = np.concatenate([frame["ole"] for _, frame in values]) if values else np.zeros(1)
     limits = float(known.min()), float(known.max())
-    oles = [figures.ole(f"ole-{i}", arm, frame, limits) for i, (arm, frame) in enumerate(values)]
+    oles = [ole_curves(f"ole-{i}", arm, frame, limits) for i, (arm, frame) in enumerate(values)]
     pairs = _of_each(loops, lambda _, arm, loop: neighbour_pairs(arm, loop, loop.generations[-1]))
     groups = [
         {"title": "How sure the probe is: share of the images that are at most so sure", "figures": confidences},
@@ -159,7 +159,7 @@ def neighbour_pairs(arm: str, loop: StoredLoop, generation: int) -> dict[str, An
     found = nearest_training_images(loop, generation)
     images = thumbnails(np.concatenate([found.generated, found.nearest]))
     origins = ["real" if origin == REAL else f"gen. {origin}" for origin in found.origin]
-    labels = [{"origin": o, "distance": number(d)} for o, d in zip(origins, found.distance, strict=True)]
+    labels = [{"origin": o, "distance": readable(d)} for o, d in zip(origins, found.distance, strict=True)]
     return {
         "title": f"{arm}, generation {generation}",
         "uri": png_uri(sheet(images, len(found.generated))),
@@ -236,7 +236,7 @@ def reproduce(
 
 
 def _file(store: StageStore, name: str, file: str) -> dict[str, str]:
-    text = (store.read_run_file(name, file) or b"").decode(errors="replace")
+    text = (RunFolder(store, name).read(file) or b"").decode(errors="replace")
     return {"name": f"{name}.yaml", "text": text}
 
 

@@ -13,83 +13,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from autophagy.common.samples import CONFIDENCE, FEATURES, IMAGE, LABEL, LATENT, REAL, SAMPLE_ID, origin_generation
-from autophagy.common.seeds import rng_for
+from autophagy.common.samples import CONFIDENCE, FEATURES, IMAGE, REAL, SAMPLE_ID, origin_generation
 from autophagy.data.tables import to_numpy
-from autophagy.metrics import TooFewRows, balanced_unit_rows, ole_score
-from autophagy.runs.folder import read_records
+from autophagy.metrics.rows import TooFewRows
+from autophagy.metrics.structure import balanced_ole
+from autophagy.runs.stored import StoredLoop
 from autophagy.stages.payloads import load_denoiser, read_images
-from autophagy.store import Artifact, StageStore
+from autophagy.store import Artifact
 
 PER_GENERATION = 200  # points of a scatter plot, and images encoded at further timesteps
-OLE_PER_CLASS = 50  # as the metric `ole`
 
 
-class StoredLoop:
-    """A run in a store: its records, and its stages, opened when they are asked for."""
-
-    def __init__(self, name: str, store: StageStore) -> None:
-        self.name, self.store = name, store
-        self.records = read_records(name, store)
-        self._opened: dict[tuple[str, int], Artifact | None] = {}
-
-    @property
-    def generations(self) -> range:
-        """The generations that are finished."""
-        return range(len(self.records))
-
-    def stage(self, name: str, generation: int = 0) -> Artifact | None:
-        """A stage of a generation; None if the loop has none of this name, or the store has lost it."""
-        place = (name, generation)
-        if place not in self._opened:
-            key = self.records[generation].stages.get(name)
-            self._opened[place] = self.store.open(name, key) if key else None
-        return self._opened[place]
-
-    def needed(self, name: str, generation: int = 0) -> Artifact:
-        """A stage that must be there.
-
-        Raises:
-            FileNotFoundError: it is not.
-        """
-        found = self.stage(name, generation)
-        if found is None:
-            raise FileNotFoundError(f"{self.name}: the store has no {name} stage of generation {generation}")
-        return found
-
-    def scores(self, generation: int, columns: Sequence[str], count: int) -> pa.Table:
-        """Columns of the first `count` samples of a generation, of held-out real images for REAL."""
-        artifact = self.needed("score") if generation == REAL else self.needed("generate", generation)
-        part = "held_out" if generation == REAL else "images"
-        return _first_rows(artifact, part, columns, count)
-
-    def latents(self, generation: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Latents float32 [n, L] of the first samples, n <= count, and their labels int64 [n].
-
-        Raises:
-            FileNotFoundError: the loop has no probe, and so no latents.
-        """
-        real = generation == REAL
-        artifact = self.needed("score") if real else self.needed("generate", generation)
-        table = _first_rows(artifact, "latents/held_out" if real else "latents", [LATENT], count)
-        label = to_numpy(self.scores(generation, [LABEL], table.num_rows), LABEL)
-        return to_numpy(table, LATENT).astype(np.float32), label
-
-    def images(self, generation: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The first images uint8 [n, H, W, C], their labels and ids int64 [n]; of the real training set for REAL."""
-        artifact = self.needed("real") if generation == REAL else self.needed("generate", generation)
-        part = "images/train" if generation == REAL else "images"
-        table = _first_rows(artifact, part, [LABEL, IMAGE], count)
-        return to_numpy(table, IMAGE), to_numpy(table, LABEL), to_numpy(table, SAMPLE_ID)
-
-
-def _first_rows(artifact: Artifact, part: str, columns: Sequence[str], count: int) -> pa.Table:
-    """The rows with the lowest sample ids."""
-    table = artifact.read_table(part, columns=[SAMPLE_ID, *columns])
-    return table.take(pc.sort_indices(table[SAMPLE_ID])[:count])
-
-
-def latent_map(loop: StoredLoop, count: int = PER_GENERATION) -> tuple[pd.DataFrame, float]:
+def latents_in_plane(loop: StoredLoop, count: int = PER_GENERATION) -> tuple[pd.DataFrame, float]:
     """Latents in the plane that real ones vary in most, and the share of their variance that the plane holds.
 
     The axes are the first two principal components of held-out real latents, the same for all generations: what
@@ -157,10 +92,9 @@ def ole_by_timestep(loop: StoredLoop, timesteps: Sequence[int] = (), count: int 
 
 
 def _ole(latents: np.ndarray, label: np.ndarray) -> float:
-    """OLE of as many unit rows of each class as half of an even share, at most OLE_PER_CLASS; NaN without labels."""
-    per_class = min(OLE_PER_CLASS, len(label) // (2 * max(1, len(np.unique(label)))))
+    """The metric `ole`, of the classes that there are; NaN without labels."""
     try:
-        return ole_score(*balanced_unit_rows(latents, label, per_class, rng_for(0, "ole")))
+        return balanced_ole(latents, label, len(np.unique(label)), seed=0)
     except TooFewRows:
         return float("nan")
 

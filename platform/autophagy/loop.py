@@ -12,12 +12,14 @@ from autophagy.common.versions import warn_of_others
 from autophagy.config import Experiment
 from autophagy.config.settings import flatten
 from autophagy.engine.watcher import Watcher
-from autophagy.preflight import check_real, checked_plan, claim_run
+from autophagy.preflight import check_real, checked_plan
+from autophagy.runs.claims import claim_run, withdraw_run
 from autophagy.runs.draw import ensure_pictures
-from autophagy.runs.folder import keep_records, withdraw_run
+from autophagy.runs.folder import keep_records
 from autophagy.stages.payloads import read_metrics
 from autophagy.store import Artifact, StageStore
 from autophagy.tracking.lineage import code_tags
+from autophagy.tracking.tags import SEED
 from autophagy.tracking.tracker import NullTracker, RunInfo, Tracker
 
 
@@ -99,7 +101,7 @@ def run_info(experiment: Experiment, real: Artifact) -> RunInfo:
         name=experiment.name,
         digest=experiment.digest,
         params=flatten(experiment.model_dump(mode="json")),
-        tags={"autophagy.seed": str(experiment.seed), **code_tags()},
+        tags={SEED: str(experiment.seed), **code_tags()},
         dataset={
             "source": experiment.data.source,
             "digest": real.key,

@@ -1,11 +1,8 @@
-"""What is refused before any compute: a missing package or device, a taken run folder, unfit real images."""
+"""What is refused before any compute: a missing package or device, unfit real images."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-
-import yaml
 
 from autophagy.common.errors import UserError
 from autophagy.config import Experiment
@@ -15,8 +12,7 @@ from autophagy.engine.cluster import in_worker
 from autophagy.engine.stage import Stages
 from autophagy.features.config import check_available
 from autophagy.graph import plan_loop
-from autophagy.runs.folder import EXPERIMENT, claim_stages, read_experiment
-from autophagy.store import Artifact, StageStore
+from autophagy.store import Artifact
 
 
 def checked_plan(experiment: Experiment) -> list[Stages]:
@@ -47,16 +43,6 @@ def has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
-
-
-def check_run(experiment: Experiment, store: StageStore) -> None:
-    """Raise a UserError if the run folder belongs to another experiment; one with more generations is no other."""
-    saved = read_experiment(store, experiment.name)
-    if saved is not None and saved.digest != experiment.digest:
-        raise UserError(
-            f"name = {experiment.name}: its run folder holds another experiment; "
-            f"give this one its own name (--name), or remove {store.run_path(experiment.name)}"
-        )
 
 
 def check_real(experiment: Experiment, real: Artifact) -> None:
@@ -94,18 +80,3 @@ def check_schedule(experiment: Experiment, num_classes: int) -> None:
                 f"data.appear, data.vanish: leave {left} of {num_classes} classes in generation {k}, which needs "
                 f"{needed}; let one appear earlier or vanish later"
             )
-
-
-def claim_run(experiment: Experiment, store: StageStore, generations: Sequence[Stages]) -> None:
-    """Take the run folder before anything is computed, and the stages, for garbage collection to spare them.
-
-    Raises:
-        UserError: the folder is another experiment's, perhaps since this very moment.
-    """
-    values = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
-    content = f"# digest {experiment.digest}\n{values}".encode()
-    if not store.create_run_file(experiment.name, EXPERIMENT, content):
-        check_run(experiment, store)
-        store.write_run_file(experiment.name, EXPERIMENT, content)  # it may have more generations now
-    check_run(experiment, store)
-    claim_stages(experiment.name, [generations], store)

@@ -13,8 +13,10 @@ from services import Driver
 from autophagy.config.expand import loops
 from autophagy.config.sweep import Sweep
 from autophagy.graph import plan_loop
+from autophagy.runs.folder import RunFolder
 from autophagy.runs.outcomes import read_outcomes
 from autophagy.store import StageStore
+from autophagy.store.upkeep import ls, verify
 
 Metrics = dict[str, list[dict[str, float]]]  # run -> generation -> metrics
 
@@ -36,8 +38,8 @@ class Case:
         assert {outcome.state for outcome in outcomes.values()} == {"done"}, outcomes
         plans = [plan_loop(loop.experiment) for loop in loops(self.sweep)]
         wanted = {(stage.name, stage.key) for plan in plans for stages in plan for stage in stages.values()}
-        assert {(info.stage, info.key) for info in store.ls()} == wanted
-        assert not any(problems for _, problems in store.verify())
+        assert {(info.stage, info.key) for info in ls(store)} == wanted
+        assert not any(problems for _, problems in verify(store))
         assert metrics(store, self.sweep) == self.undisturbed
 
 
@@ -59,7 +61,7 @@ def metrics(store: StageStore, sweep: Sweep) -> Metrics:
     """What the records of all loops say."""
     found = {}
     for loop in loops(sweep):
-        lines = (store.read_run_file(loop.run, "records.jsonl") or b"").splitlines()
+        lines = (RunFolder(store, loop.run).read("records.jsonl") or b"").splitlines()
         found[loop.run] = [json.loads(line)["metrics"] for line in lines]
     return found
 

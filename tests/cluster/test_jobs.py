@@ -20,6 +20,7 @@ from services import ENVIRONMENT, Nodes, wait_for
 
 from autophagy.recipes import load_sweep
 from autophagy.store import StageStore
+from autophagy.store.upkeep import ls
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
@@ -157,12 +158,12 @@ def test_a_stopped_job_stops_its_loops_and_goes_on_when_submitted_again(
         [client.get_experiment_by_name("pooled").experiment_id], "attributes.run_name = 'pooled'"
     )
     assert parent.info.status == "KILLED"
-    before = {info.key: info.created for info in store.ls()}
+    before = {info.key: info.created for info in ls(store)}
 
     second = Submission(clone, python, cluster, recipe.name)
     assert second.wait() == 0, second.said()
     pooled.check(store)
-    after = {info.key: info.created for info in store.ls()}
+    after = {info.key: info.created for info in ls(store)}
     assert {key: after[key] for key in before} == before
     assert client.get_run(parent.info.run_id).info.status == "FINISHED"
 

@@ -56,7 +56,7 @@ def test_what_is_predicted_has_the_shape_of_images(denoiser):
 @torch.no_grad()
 def test_there_is_a_null_condition_where_there_are_conditions(denoiser, model, shape):
     assert denoiser.null == (shape.num_classes if model.conditional else None)
-    x, t, condition = inputs(denoiser)
+    x, t, _ = inputs(denoiser)
     if denoiser.null is None:
         denoiser.predict(x, t, None)
     else:

@@ -9,23 +9,14 @@ import pytest
 import torch
 
 from autophagy.common.records import GenerationRecord
-from autophagy.metrics import (
-    METRICS,
-    Measured,
-    density_coverage,
-    effective_rank,
-    frechet_distance,
-    generalization_score,
-    kernel_distance,
-    knn_entropy,
-    measure,
-    ole_score,
-    precision_recall,
-    real_vs_real,
-    spectrum,
-    total_variance,
-    vendi_score,
-)
+from autophagy.metrics import METRICS, metric_of
+from autophagy.metrics.distribution import frechet_distance, kernel_distance
+from autophagy.metrics.entropy import knn_entropy
+from autophagy.metrics.manifold import density_coverage, precision_recall
+from autophagy.metrics.measured import Measured, measure, real_vs_real
+from autophagy.metrics.memorization import generalization_score
+from autophagy.metrics.registry import OTHERS
+from autophagy.metrics.structure import effective_rank, ole_score, spectrum, total_variance, vendi_score
 
 
 def measured(**changes):
@@ -116,6 +107,15 @@ def test_ole_ignores_the_scale_of_the_latents():
     assert values[0] != pytest.approx(ole_score(latent, measured().synthetic_label))
 
 
+@pytest.mark.parametrize("key", METRICS)
+def test_a_metric_takes_what_it_needs_and_no_more(key):
+    m, needs = measured(), METRICS[key].needs
+    alone = Measured(m.reference, m.synthetic, m.generation)
+    assert not math.isnan(measure(dataclasses.replace(alone, **{name: getattr(m, name) for name in needs}))[key])
+    for name in needs:
+        assert math.isnan(measure(dataclasses.replace(m, **{name: getattr(alone, name)}))[key])
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -191,7 +191,7 @@ def test_real_vs_real_is_the_floor():
     m = measured()
     floor = real_vs_real(m.training, m.reference, m.k, m.seed)
     keys = ["fid", "kid", "precision", "recall", "density", "coverage"]
-    assert list(floor) == [f"real_vs_real_{key}" for key in keys]
+    assert list(floor) == [f"real_vs_real_{key}" for key in keys] == [METRICS[key].floor for key in keys]
     astray = measure(measured(synthetic=0.5 * m.synthetic + 3))
     for key in keys:
         sign = 1 if METRICS[key].higher_is_better else -1
@@ -201,8 +201,12 @@ def test_real_vs_real_is_the_floor():
     assert undefined(tiny) == set(floor) - {"real_vs_real_fid"}
 
 
-def test_every_metric_has_a_line_for_tables():
-    for key, metric in METRICS.items():
+def test_every_number_of_a_record_has_a_line_for_tables():
+    assert metric_of("share_12") == metric_of("share_0") != metric_of("share_real")
+    assert metric_of("never_heard_of") == ("never heard of", None, (), None)
+    for key, metric in (METRICS | OTHERS).items():
+        assert metric_of(key) is metric
         assert key.islower()
+        assert metric.floor is None or metric_of(metric.floor) in (METRICS | OTHERS).values()
         assert 10 < len(metric.description) < 90
         assert metric.higher_is_better in (True, False, None)

@@ -11,24 +11,13 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from autophagy.metrics import (
-    TooFewRows,
-    density_coverage,
-    distribution,
-    duplicate_share,
-    effective_rank,
-    frechet_distance,
-    generalization_score,
-    kernel_distance,
-    knn_entropy,
-    memorization_ratio,
-    neighbours,
-    ole_score,
-    precision_recall,
-    spectrum,
-    total_variance,
-    vendi_score,
-)
+from autophagy.metrics import distribution, neighbours
+from autophagy.metrics.distribution import frechet_distance, kernel_distance
+from autophagy.metrics.entropy import duplicate_share, knn_entropy
+from autophagy.metrics.manifold import density_coverage, precision_recall
+from autophagy.metrics.memorization import generalization_score, memorization_ratio
+from autophagy.metrics.rows import TooFewRows
+from autophagy.metrics.structure import effective_rank, ole_score, spectrum, total_variance, vendi_score
 
 K = 5  # neighbours
 

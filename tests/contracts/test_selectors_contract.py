@@ -1,5 +1,6 @@
 """What every selector promises. A new one joins by its constructor in SELECTIONS."""
 
+import dataclasses
 from collections import Counter
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from autophagy.common.errors import UserError
-from autophagy.common.samples import REAL, origin_generation, sample_ids
+from autophagy.common.samples import COLUMNS, REAL, origin_generation, sample_ids
 from autophagy.selection import SELECTORS, AnySelector, Candidates, make_selector
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -87,13 +88,7 @@ def real_reference(**columns):
 
 def without(candidates, names):
     """The candidates as they are where nobody reads these columns."""
-    n = len(candidates)
-    blank = {
-        "label": np.full(n, -1),
-        "features": np.zeros((n, 0), np.float32),
-        "confidence": np.full(n, np.nan, np.float32),
-    }
-    return replace(candidates, **{name: blank.get(name) for name in names})
+    return replace(candidates, **{name: np.full(len(candidates), -1) if name == "label" else None for name in names})
 
 
 def choose(selection, candidates, num_keep, seed=0):
@@ -111,6 +106,14 @@ def assert_refuses(selection, candidates, message):
     with pytest.raises(UserError, match=message) as error:
         choose(selection, candidates, 10)
     assert "\n" not in str(error.value)
+
+
+def test_candidates_have_the_columns_of_the_table():
+    fields = {field.name for field in dataclasses.fields(Candidates)}
+    assert fields == {*COLUMNS, "score", "reference"} - {"is_real"}
+    for name, column in COLUMNS.items():
+        assert getattr(pool(), name).dtype == column.dtype
+        assert getattr(pool(), name).ndim == 1 + column.is_vector
 
 
 def test_every_selector_is_enrolled():

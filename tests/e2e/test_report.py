@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from report import main
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -21,7 +20,8 @@ from autophagy.config.expand import loops
 from autophagy.config.sweep import parse_sweep
 from autophagy.loop import run_loop
 from autophagy.store import StageStore
-from autophagy.sweeps.summary import claim
+from autophagy.sweeps.ledger import claim
+from report import main
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 QUESTION = "Does LSF help at <any> keep ratio?"

@@ -8,9 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from autophagy.runs.claims import StagesInUse
 from autophagy.store import Artifact, Attempt, StageStore
-from autophagy.store.artifacts import MANIFEST, decode_manifest, file_sizes, payload_path
+from autophagy.store.artifacts import file_sizes
+from autophagy.store.manifests import MANIFEST, decode_manifest, payload_path
 from autophagy.store.storage import Storage
+from autophagy.store.upkeep import GarbageItem, gc, ls
 
 FAULTS = ("refuse", "lose", "stop", "stop after", "repeat", "late", "meanwhile")
 LOOKS = ("checksum", "entries", "exists", "obstructed", "read")
@@ -97,6 +100,11 @@ def build(store: StageStore, key: str = "k1", inputs: dict[str, str] | None = No
     return store.build("train", key, {"inputs": inputs or {}}, builder)
 
 
+def collect(store: StageStore, **options: Any) -> list[GarbageItem]:
+    """Look for garbage as `autophagy store gc` does: what no run folder names is in use by nobody."""
+    return gc(store, StagesInUse(store), **options)
+
+
 def read(artifact: Artifact) -> dict[str, bytes]:
     """All files of a stage."""
     return {name: artifact.read_bytes(name) for name in artifact.files()}
@@ -126,7 +134,7 @@ def leftovers(store: StageStore) -> set[str]:
     """Files of a local store that belong to no finished stage and no run."""
     files = {str(path.relative_to(store.root)) for path in Path(store.root).rglob("*") if path.is_file()}
     kept = set()
-    for info in store.ls():
+    for info in ls(store):
         artifact = store.open(info.stage, info.key)
         if artifact is not None:
             folder = artifact.path.removeprefix(f"{store.root}/")

@@ -11,8 +11,9 @@ from functools import partial
 from itertools import chain, repeat
 
 import pytest
-from faulty import FAULTS, PAYLOAD, Stopped, build, check, faulty_store, leftovers, read
+from faulty import FAULTS, PAYLOAD, Stopped, build, check, collect, faulty_store, leftovers, read
 
+from autophagy.runs.folder import RunFolder
 from autophagy.store import StageStore, leases, storage
 
 # A thread of a process that is gone ends too.
@@ -44,7 +45,7 @@ def every_call(num_calls: int) -> Iterator[int]:
 
 def claimed(store: StageStore) -> StageStore:
     """A store in which a run needs the stage."""
-    store.write_run_file("run", "stages.json", b'[["train", "k1"]]')
+    RunFolder(store, "run").write("stages.json", b'[["train", "k1"]]')
     return store
 
 
@@ -71,8 +72,8 @@ def test_a_build_that_is_refused_or_stopped(fresh, fault):
             store.storage.remove(leases.lease_path(store.storage, "train", "k1"))
         assert read(build(store)) == PAYLOAD
         check(store)
-        store.write_run_file("run", "stages.json", b'[["train", "k1"]]')
-        store.gc(delete=True, older_than=0)
+        RunFolder(store, "run").write("stages.json", b'[["train", "k1"]]')
+        collect(store, delete=True, older_than=0)
         assert read(build(store)) == PAYLOAD
         if store.storage.local:
             assert {name for name in leftovers(store) if not name.startswith("tmp/")} == set()
@@ -82,7 +83,7 @@ def test_a_collector_beside_a_builder_that_looks_dead(fresh, suspected):
     """What the builder publishes is whole from the first moment on, or is not opened."""
     for nth in every_call(count_calls(fresh(), build)):
         store = claimed(fresh())
-        acts = chain([partial(store.gc, delete=True, older_than=0)], repeat(partial(check, store, settled=False)))
+        acts = chain([partial(collect, store, delete=True, older_than=0)], repeat(partial(check, store, settled=False)))
         faulty = faulty_store(store, "meanwhile", nth, lambda acts=acts: next(acts)(), times=1000)
         with contextlib.suppress(OSError):  # its folder went while it wrote
             assert read(build(faulty)) == PAYLOAD
@@ -93,9 +94,9 @@ def test_a_collector_beside_a_builder_that_looks_dead(fresh, suspected):
 def test_a_collector_that_comes_again_and_again(fresh, suspected):
     for nth in every_call(count_calls(fresh(), build)):
         store = claimed(fresh())
-        collect = partial(store.gc, delete=True, older_than=0)
+        again = partial(collect, store, delete=True, older_than=0)
         with contextlib.suppress(OSError, RuntimeError):  # a folder went while it wrote; or three builds were in vain
-            assert read(build(faulty_store(store, "meanwhile", nth, collect, times=7))) == PAYLOAD
+            assert read(build(faulty_store(store, "meanwhile", nth, again, times=7))) == PAYLOAD
         check(store)
         assert read(build(store)) == PAYLOAD
 
@@ -126,7 +127,7 @@ def test_a_builder_goes_on_in_the_middle_of_a_collection(fresh, suspected, strid
             collector = faulty_store(store, "meanwhile", m, lambda t=thread, b=awake: (b.set(), t.join(60)))
             # The S3 server of these tests garbles what is read while it is written.
             with contextlib.nullcontext() if store.storage.local else contextlib.suppress(OSError):
-                collector.gc(delete=True, older_than=0)
+                collect(collector, delete=True, older_than=0)
             awake.set()
             thread.join(60)
             check(store)
@@ -157,27 +158,25 @@ def test_a_run_that_claims_while_a_collector_works(fresh, fault):
         store = fresh()
         build(store, "real")
         build(store, "k1", {"real": "real"})
-        store.write_run_file("other", "stages.json", b'[["train", "other"]]')
+        RunFolder(store, "other").write("stages.json", b'[["train", "other"]]')
         store.storage.put(store.storage.at("stages", "train", "k2", "dead", "part-0"), b"0")
         store.storage.put(store.storage.at("scratch", "train", "k1", "checkpoint"), b"0")
         return store
 
-    def collect(store: StageStore) -> object:
-        return store.gc(delete=True, older_than=0)
-
-    for nth in every_call(count_calls(prepare(), collect)):
+    delete_garbage = partial(collect, delete=True, older_than=0)
+    for nth in every_call(count_calls(prepare(), delete_garbage)):
         store, opened = prepare(), []
 
         def claim(store: StageStore = store, opened: list = opened) -> None:
-            store.write_run_file("run", "stages.json", b'[["train", "k1"]]')
+            RunFolder(store, "run").write("stages.json", b'[["train", "k1"]]')
             opened.extend([build(store, "real"), build(store, "k1", {"real": "real"})])
 
         faulty = faulty_store(store, fault, nth, claim)
         with contextlib.suppress(OSError, Stopped):
-            collect(faulty)
+            delete_garbage(faulty)
         check(store)
         for artifact in opened:
             assert read(artifact) == PAYLOAD
         assert read(build(store, "k1", {"real": "real"})) == PAYLOAD
-        collect(store)
+        delete_garbage(store)
         check(store)

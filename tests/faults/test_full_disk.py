@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from faulty import PAYLOAD, build, check, leftovers, read
+from faulty import PAYLOAD, build, check, collect, leftovers, read
 
+from autophagy.runs.folder import RunFolder
 from autophagy.store import StageStore
 
 
@@ -78,8 +79,8 @@ def test_wherever_it_becomes_full_room_lets_it_go_on(mounted, options, fill):
         check(store)
         subprocess.run(["rm", "-rf", filling], check=True)
         assert read(build(store)) == PAYLOAD
-        store.write_run_file("run", "stages.json", b'[["train", "k1"]]')
-        store.gc(delete=True, older_than=0)
+        RunFolder(store, "run").write("stages.json", b'[["train", "k1"]]')
+        collect(store, delete=True, older_than=0)
         check(store)
         assert {name for name in leftovers(store) if not name.startswith("tmp/")} == set()
         subprocess.run(["rm", "-rf", store.root], check=True)

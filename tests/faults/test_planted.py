@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty import PAYLOAD, build, read
+from faulty import PAYLOAD, build, collect, read
 
 from autophagy.cli import main
+from autophagy.runs.folder import RunFolder
 from autophagy.store import Artifact, StageStore
-from autophagy.store.artifacts import MANIFEST, encode_manifest
+from autophagy.store.manifests import MANIFEST, encode_manifest
+from autophagy.store.upkeep import ls, verify
 
 
 @pytest.fixture
@@ -63,15 +65,15 @@ class TestLinks:
         planted.parent.mkdir(parents=True, exist_ok=True)
         planted.symlink_to(victim, target_is_directory=True)
         acts: list[Callable[[], object]] = [
-            lambda: store.gc(delete=True, older_than=0),
+            lambda: collect(store, delete=True, older_than=0),
             lambda: build(store, "sub"),
             lambda: build(store, "k1"),
-            lambda: store.write_run_file("r", "records.jsonl", b""),
-            lambda: store.write_run_file("other", "thesis.tex", b"yours"),
-            lambda: store.remove_run_files("other", ["thesis.tex"]),
-            lambda: list(store.verify()),
-            store.ls,
-            lambda: store.gc(delete=True, older_than=0),
+            lambda: RunFolder(store, "r").write("records.jsonl", b""),
+            lambda: RunFolder(store, "other").write("thesis.tex", b"yours"),
+            lambda: RunFolder(store, "other").remove("thesis.tex"),
+            lambda: list(verify(store)),
+            lambda: ls(store),
+            lambda: collect(store, delete=True, older_than=0),
         ]
         for act in acts:
             with contextlib.suppress(PermissionError):
@@ -90,7 +92,7 @@ class TestLinks:
         (tmp_path / "store").symlink_to(tmp_path / "big disk")
         store = StageStore(tmp_path / "store")
         assert read(build(store)) == PAYLOAD
-        assert [item.why for item in store.gc(delete=True, older_than=0)] == ["no run reaches it"]
+        assert [item.why for item in collect(store, delete=True, older_than=0)] == ["no run reaches it"]
 
     def test_a_file_that_is_one_is_damage(self, store, victim):
         artifact = build(store)
@@ -170,17 +172,17 @@ class TestManifests:
     def test_one_bad_one_is_named_and_built_anew_and_takes_nobody_down(self, store, caplog, kind):
         build(store, "good")
         DAMAGES[kind](build(store, "bad"))
-        store.write_run_file("run", "stages.json", json.dumps([["train", "good"], ["train", "bad"]]).encode())
+        RunFolder(store, "run").write("stages.json", json.dumps([["train", "good"], ["train", "bad"]]).encode())
         assert read(build(store, "good")) == PAYLOAD
         store.history("train")
-        assert "good" in [info.key for info in store.ls()]
-        store.gc()
+        assert "good" in [info.key for info in ls(store)]
+        collect(store)
         with caplog.at_level(logging.WARNING):
             assert read(build(store, "bad")) == PAYLOAD
         assert "bad/manifest.json" in caplog.text
-        assert {info.key for info in store.ls()} == {"good", "bad"}
-        store.gc(delete=True, older_than=0)
-        assert not any(problems for _, problems in store.verify())
+        assert {info.key for info in ls(store)} == {"good", "bad"}
+        collect(store, delete=True, older_than=0)
+        assert not any(problems for _, problems in verify(store))
         assert {str(p.relative_to(store.root)) for p in Path(store.root, "stages/train").iterdir()} == {
             "stages/train/good",
             "stages/train/bad",
@@ -190,7 +192,7 @@ class TestManifests:
     def test_verify_and_gc_go_on_to_the_others(self, store, kind):
         DAMAGES[kind](build(store, "bad"))
         build(store, "other")
-        assert "other" in [info.key for info, problems in store.verify() if not problems]
-        store.gc(delete=True, older_than=0)
-        store.gc(delete=True, older_than=0)
-        assert store.ls() == []
+        assert "other" in [info.key for info, problems in verify(store) if not problems]
+        collect(store, delete=True, older_than=0)
+        collect(store, delete=True, older_than=0)
+        assert ls(store) == []

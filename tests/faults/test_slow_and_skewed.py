@@ -15,10 +15,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from faulty import PAYLOAD, build, check, faulty_store, read
+from faulty import PAYLOAD, build, check, collect, faulty_store, read
 
-from autophagy.store import StageStore, garbage, leases
+from autophagy.runs.folder import RunFolder
+from autophagy.store import StageStore, leases, upkeep
 from autophagy.store import store as store_module
+from autophagy.store.upkeep import verify
 
 SOURCE = Path(store_module.__file__).parents[2]
 BUILDER = """
@@ -40,7 +42,7 @@ StageStore(sys.argv[1]).build("generate", "k1", {}, builder)
 @pytest.fixture
 def store(tmp_path) -> StageStore:
     made = StageStore(tmp_path / "store")
-    made.write_run_file("run", "stages.json", b'[["train", "k1"], ["generate", "k1"]]')
+    RunFolder(made, "run").write("stages.json", b'[["train", "k1"], ["generate", "k1"]]')
     return made
 
 
@@ -83,22 +85,23 @@ def edit_lease(store: StageStore, stage: str, **changes: object) -> None:
 class TestASleepingBuilder:
     def test_is_left_alone_by_a_collector_that_has_not_seen_it_for_long(self, store, asleep):
         before = in_store(store)
-        store.gc(delete=True, older_than=0)
+        collect(store, delete=True, older_than=0)
         assert before <= in_store(store)
         asleep()
         assert len(store.open("generate", "k1").files()) == 8
 
     def test_begins_anew_when_its_files_were_collected(self, store, asleep, monkeypatch):
         monkeypatch.setattr(leases, "DEAD_SECONDS", 0.1)
-        store.gc(delete=True, older_than=0)
+        collect(store, delete=True, older_than=0)
         time.sleep(0.2)
-        deleted = {item.path.removeprefix(f"{store.root}/stages/generate/") for item in store.gc(True, older_than=0)}
+        items = collect(store, delete=True, older_than=0)
+        deleted = {item.path.removeprefix(f"{store.root}/stages/generate/") for item in items}
         assert any(path.startswith("k1/") for path in deleted)
         assert not list(Path(store.root).rglob("shard-*"))
         asleep()
         artifact = store.open("generate", "k1")
         assert read(artifact) == {f"shard-{i}": b"%d" % i for i in range(8)}
-        assert not any(problems for _, problems in store.verify())
+        assert not any(problems for _, problems in verify(store))
 
     def test_does_not_keep_others_waiting(self, store, asleep, monkeypatch):
         monkeypatch.setattr(leases, "DEAD_SECONDS", 0.3)
@@ -143,8 +146,8 @@ class TestClocks:
             edit_lease(store, "train", host="elsewhere")
             before, now = in_store(store), time.time()
             with monkeypatch.context() as patch:
-                patch.setattr(garbage.time, "time", lambda: now + 3600 * hours)
-                store.gc(delete=True, older_than=0)
+                patch.setattr(upkeep.time, "time", lambda: now + 3600 * hours)
+                collect(store, delete=True, older_than=0)
             assert before <= in_store(store)
 
         store.build("train", "k1", {"inputs": {"real": "input"}}, builder)
@@ -176,12 +179,12 @@ class TestClocks:
 
     def test_what_was_marked_by_a_clock_ahead_gets_no_older(self, store):
         store.storage.put(store.storage.at("scratch", "train", "unused", "x"), b"1")
-        (item,) = store.gc()
+        (item,) = collect(store)
         assert (item.age, item.deleted) == (0.0, False)
         marks = json.loads(store.storage.read(store.storage.at("garbage.json")))
         marks = {path: [since + 3600, state] for path, (since, state) in marks.items()}
         store.storage.put(store.storage.at("garbage.json"), json.dumps(marks).encode())
-        assert store.gc(delete=True, older_than=1)[0].age == 0.0
+        assert collect(store, delete=True, older_than=1)[0].age == 0.0
 
 
 def test_heartbeats_that_fail_for_long_make_no_living_process_dead(store, monkeypatch):
@@ -198,8 +201,8 @@ def test_heartbeats_that_fail_for_long_make_no_living_process_dead(store, monkey
         wait_for(lambda: full.storage.count > full.storage.nth + 10)
         time.sleep(0.2)
         before = in_store(store)
-        store.gc(delete=True, older_than=0)
-        store.gc(delete=True, older_than=0)
+        collect(store, delete=True, older_than=0)
+        collect(store, delete=True, older_than=0)
         tried.append(before - in_store(store))
         full.storage.nth = 10**9
 

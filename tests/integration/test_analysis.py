@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-import report
-from entropy_generalization import ALIKE, X, Y, all_runs, correlations, main, scores
 
+import report
 from autophagy.runs.folder import read_records
 from autophagy.store import StageStore
+from entropy_generalization import ALIKE, X, Y, all_runs, correlations, main, scored
 
 
 def test_a_row_for_each_generation_with_metrics_and_settings(finished_store, tmp_path):
@@ -54,7 +54,7 @@ def test_the_command_draws_and_prints(finished_store, tmp_path, monkeypatch, cap
     main()
     assert out.read_bytes().startswith(b"\x89PNG")
     assert "digits 8 classifier 64" in capsys.readouterr().out
-    assert len(scores(all_runs([str(finished_store)]))) == 2
+    assert len(scored(all_runs([str(finished_store)]))) == 2
 
 
 def test_no_runs_are_one_line(tmp_path, monkeypatch, capsys):

@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
-import pytest
-import torch
 
 from autophagy.common.samples import IMAGE, LABEL, LATENT, REAL, SAMPLE_ID, TRAJECTORY_VARIANCE, sample_ids
 from autophagy.common.seeds import seed_for
 from autophagy.data.tables import to_numpy
-from autophagy.denoisers.diffusion import noise_schedule
-from autophagy.denoisers.latents import denoising_error
-from autophagy.engine.job import Job
+from autophagy.denoisers.latents import Encoder
 from autophagy.graph import plan_loop
 from autophagy.loop import run_loop
 from autophagy.stages.payloads import load_denoiser, read_candidates
-from autophagy.store import StageStore
 
 NUM_REAL = 200
 POOL = np.concatenate([sample_ids(0, 3, 5), sample_ids(REAL, 11, 4), sample_ids(0, 60, 2)])
-
-
-@pytest.fixture(scope="module")
-def shared_store(finished_store, tmp_path_factory):
-    """A copy of the finished store that the tests of this module add to."""
-    return StageStore(shutil.copytree(finished_store, tmp_path_factory.mktemp("candidates") / "store"))
 
 
 def candidates_of(tiny, store, needs, *settings):
     """The candidates POOL as a selector with these needs reads them, and the experiment."""
     experiment = tiny(*settings)
     run_loop(experiment, store)
-    stage = plan_loop(experiment)[1]["select"]
-    inputs = {role: made.ensure(store) for role, made in stage.inputs.items()}
-    job = Job(stage.config, {}, inputs, None, store, stage.key)
-    return read_candidates(job, POOL, frozenset(needs)), experiment, inputs
+    inputs = {role: made.ensure(store) for role, made in plan_loop(experiment)[1]["select"].inputs.items()}
+    return read_candidates(inputs, POOL, frozenset(needs)), experiment, inputs
 
 
 def sorted_table(artifact, part, columns):
@@ -47,10 +32,7 @@ def sorted_table(artifact, part, columns):
 def test_columns_that_nobody_needs_are_empty(tiny, shared_store):
     candidates, _, _ = candidates_of(tiny, shared_store, ())
     np.testing.assert_array_equal(candidates.sample_id, np.sort(POOL))
-    assert candidates.features.shape == (11, 0)
-    assert candidates.latent is None
-    assert candidates.pixels is None
-    assert np.isnan(candidates.confidence).all()
+    assert all(getattr(candidates, name) is None for name in ("features", "latent", "pixels", "confidence"))
 
 
 def test_latents_of_all_candidates_are_kept_where_a_selector_reads_them(tiny, shared_store):
@@ -79,15 +61,10 @@ def test_denoising_errors_are_those_of_the_denoiser_of_generation_0(tiny, shared
     candidates, experiment, inputs = candidates_of(tiny, shared_store, {"denoising_error"}, *settings)
     ids, (images, label) = sorted_table(inputs["samples/0"], "images", [IMAGE, LABEL])
     rows = np.isin(ids, POOL)
-    expected = denoising_error(
-        load_denoiser(plan_loop(experiment)[0]["train"].ensure(shared_store), torch.device("cpu")),
-        noise_schedule(experiment.model),
-        torch.from_numpy(images[rows].copy()),
-        ids[rows],
-        torch.from_numpy(label[rows].copy()),
-        seed=seed_for(experiment.seed, "denoising-error"),
-    )
-    np.testing.assert_allclose(candidates.denoising_error[~candidates.is_real], expected.numpy(), rtol=1e-4)
+    encoder = Encoder(load_denoiser(plan_loop(experiment)[0]["train"].ensure(shared_store)))
+    seed = seed_for(experiment.seed, "denoising-error")
+    expected = encoder.denoising_error(images[rows], ids[rows], label[rows], seed=seed)
+    np.testing.assert_allclose(candidates.denoising_error[~candidates.is_real], expected, rtol=1e-4)
     assert np.isfinite(candidates.denoising_error).all()
 
 

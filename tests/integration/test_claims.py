@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import contextmanager
 
 import pytest
 
 from autophagy.common.errors import UserError
 from autophagy.config.sweep import parse_sweep
-from autophagy.engine.watcher import Silent
+from autophagy.engine.watcher import Watcher
 from autophagy.graph import plan_loop
 from autophagy.loop import run_loop
-from autophagy.preflight import check_run, claim_run
-from autophagy.runs.folder import read_records, withdraw_run
+from autophagy.runs.claims import StagesInUse, check_run, claim_run, withdraw_run
+from autophagy.runs.folder import RunFolder, read_records, run_names
 from autophagy.store import StageStore
-from autophagy.sweeps import sweep as grid
+from autophagy.store.upkeep import gc, ls
+from autophagy.sweeps import sweep as sweeping
 from autophagy.sweeps.sweep import run_sweep
 
 
@@ -43,7 +45,7 @@ def test_of_two_experiments_that_begin_at_once_under_one_name_one_is_refused(tin
     (winner,) = claimed
     assert len(refused) == 7
     assert all("its run folder holds another experiment; give this one its own name" in line for line in refused)
-    saved = {key for _, key in json.loads(store.read_run_file("tiny", "stages.json"))}
+    saved = {key for _, key in json.loads(RunFolder(store, "tiny").read("stages.json"))}
     assert saved == {stage.key for stages in plan_loop(winner) for stage in stages.values()}
 
 
@@ -52,7 +54,7 @@ def test_the_same_experiment_may_begin_twice_and_be_extended(tiny, tmp_path):
     for generations in (2, 2, 3):
         experiment = tiny(f"generations={generations}")
         claim_run(experiment, store, plan_loop(experiment))
-    saved = {key for _, key in json.loads(store.read_run_file("tiny", "stages.json"))}
+    saved = {key for _, key in json.loads(RunFolder(store, "tiny").read("stages.json"))}
     assert saved == {stage.key for stages in plan_loop(tiny("generations=3")) for stage in stages.values()}
 
 
@@ -61,31 +63,37 @@ def test_a_name_is_given_back_by_what_cannot_run(tiny, tmp_path, local_ray):
     store = StageStore(tmp_path / "store")
     with pytest.raises(UserError, match=r"data\.appear"):
         run_loop(tiny("data.appear={12: 1}", "generations=0"), store)
-    assert store.run_names() == []
+    assert run_names(store) == []
     run_loop(tiny("generations=0", "metrics.feature_network=pixels"), store)
     withdraw_run(tiny("generations=0"), store)  # something was recorded by now
     assert len(read_records("tiny", store)) == 1
-    assert store.read_run_file("tiny", "experiment.yaml")
+    assert RunFolder(store, "tiny").read("experiment.yaml")
 
 
-class Collecting(Silent):
-    """Collects all that nobody needs whenever a stage is asked for, and when it is there."""
+class Collecting(Watcher):
+    """Collects all that nobody needs before a stage is built, before it is published, and when all are there."""
 
-    def follow(self, stage, store):
-        store.gc(delete=True, older_than=0)
-        artifact = super().follow(stage, store)
-        store.gc(delete=True, older_than=0)
-        return artifact
+    def __init__(self, store: StageStore) -> None:
+        self.store = store
+
+    @contextmanager
+    def building(self, what, expected):
+        self.generation(None)
+        yield
+        self.generation(None)
+
+    def generation(self, record):
+        gc(self.store, StagesInUse(self.store), delete=True, older_than=0)
 
 
 def test_a_collector_beside_a_loop_takes_nothing_of_it(tiny, store, tmp_path):
     """From the first stage on, before the real images are there."""
     fresh = StageStore(tmp_path / "fresh")
-    records = run_loop(tiny("generations=1"), fresh, None, Collecting())
+    records = run_loop(tiny("generations=1"), fresh, None, Collecting(fresh))
     assert [r.to_json()["metrics"] for r in records] == [
         r.to_json()["metrics"] for r in read_records("tiny", store)[:2]
     ]
-    assert fresh.gc() == []
+    assert gc(fresh, StagesInUse(fresh)) == []
 
 
 def test_what_the_loops_of_a_sweep_share_is_spared_before_they_begin(tiny_values, tmp_path, local_ray, monkeypatch):
@@ -97,13 +105,13 @@ def test_what_the_loops_of_a_sweep_share_is_spared_before_they_begin(tiny_values
             "seeds": [0, 1],
         }
     )
-    store, found, warm = StageStore(tmp_path / "store"), [], grid.warm
+    store, found, compute_shared = StageStore(tmp_path / "store"), [], sweeping.compute_shared
 
-    def warm_and_collect(*arguments: object) -> None:
-        warm(*arguments)
-        found.append((len(store.ls()), [item for item in store.gc() if "/stages/" in item.path]))
+    def compute_and_collect(*arguments: object) -> None:
+        compute_shared(*arguments)
+        found.append((len(ls(store)), [item for item in gc(store, StagesInUse(store)) if "/stages/" in item.path]))
 
-    monkeypatch.setattr(grid, "warm", warm_and_collect)
+    monkeypatch.setattr(sweeping, "compute_shared", compute_and_collect)
     frame = run_sweep(sweep, store)
     assert len(frame) == 2
     ((built, garbage),) = found

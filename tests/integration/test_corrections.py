@@ -12,16 +12,7 @@ from autophagy.common.samples import IMAGE, IS_REAL, LABEL, SAMPLE_ID
 from autophagy.data.tables import to_numpy
 from autophagy.loop import run_loop
 from autophagy.runs.folder import read_records
-from autophagy.stages.payloads import WEIGHTS_FILE
-from autophagy.store import StageStore
-
-
-@pytest.fixture(scope="module")
-def shared_store(finished_store, tmp_path_factory):
-    """A copy of the finished store that the tests of this module add to."""
-    import shutil
-
-    return StageStore(shutil.copytree(finished_store, tmp_path_factory.mktemp("corrected") / "store"))
+from autophagy.stages.payloads import CENTRES, WEIGHTS
 
 
 def ran(tiny, store, *settings):
@@ -45,7 +36,7 @@ def test_self_correction_replaces_synthetic_images_by_centres_of_their_class(tin
     real, label = to_numpy(table, IS_REAL), to_numpy(table, LABEL)
     assert real.any()
     assert not real.all()
-    centres = shared_store.open("centres", records[0].stages["centres"]).read_table("centres.parquet")
+    centres = shared_store.open("centres", records[0].stages["centres"]).read_table(CENTRES)
     for image, own in zip(images[~real], label[~real], strict=True):
         near = to_numpy(centres, "centre")[to_numpy(centres, LABEL) == own]
         assert len(near) <= 3
@@ -89,7 +80,7 @@ def test_neon_extrapolates_the_weights_and_goes_on_from_them(tiny, shared_store)
     records, _ = ran(tiny, shared_store, "correction.kind=neon", f"correction.weight={weight}")
     stages = records[1].stages
     names = (("train", "train"), ("train", "auxiliary"), ("extrapolate", "extrapolate"))
-    own, auxiliary, moved = (load(shared_store.open(s, stages[n]).read_bytes(WEIGHTS_FILE)) for s, n in names)
+    own, auxiliary, moved = (load(shared_store.open(s, stages[n]).read_bytes(WEIGHTS)) for s, n in names)
     changed = 0.0
     for name, value in own.items():
         expected = (1 + weight) * value - weight * auxiliary[name]

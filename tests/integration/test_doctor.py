@@ -7,11 +7,13 @@ import subprocess
 import sys
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities import ViewType
 
 from autophagy.cli import main
 from autophagy.common.rights import guard_token
 from autophagy.doctor.nodes import ask_nodes, usable_gpus
-from autophagy.doctor.tracking import TrackingProbe, check_tracking
+from autophagy.doctor.tracking import EXPERIMENT, check_tracking, write_a_run
 from autophagy.store.storage import Storage
 
 
@@ -41,12 +43,12 @@ def test_problems_are_named_with_a_remedy(local_ray, tmp_path, capsys):
 @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
 def test_the_run_that_is_written_is_deleted(tmp_path):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    probe = TrackingProbe(uri)
-    probe.write()
+    write_a_run(uri)
     assert check_tracking(uri).level == "ok"
-    client, run = probe._open()
-    assert client.get_run(run.info.run_id).info.lifecycle_stage == "deleted"
-    assert client.search_runs([run.info.experiment_id]) == []
+    client = MlflowClient(uri)
+    experiments = [client.get_experiment_by_name(EXPERIMENT).experiment_id]
+    assert client.search_runs(experiments) == []
+    assert len(client.search_runs(experiments, run_view_type=ViewType.DELETED_ONLY)) == 2
 
 
 def test_a_node_says_what_it_sees(local_ray, tmp_path):

@@ -12,13 +12,14 @@ import pytest
 from autophagy.common.errors import UserError
 from autophagy.common.samples import CONFIDENCE, LABEL, REAL, SAMPLE_ID, origin_generation
 from autophagy.data.tables import to_numpy
-from autophagy.engine.job import Job
+from autophagy.engine.stage import Stage
 from autophagy.graph import plan_loop
 from autophagy.loop import run_loop
 from autophagy.runs.folder import read_records
-from autophagy.stages.payloads import read_candidates, read_images, real_ids
+from autophagy.stages.payloads import KEPT, Inputs, kept_ids, read_candidates, read_images, real_ids
 from autophagy.stages.select import candidate_ids
 from autophagy.store import StageStore
+from autophagy.store.upkeep import ls
 
 NUM_REAL, BUDGET = 200, 64  # of `tiny`
 APPEAR, VANISH = {7: 1, 9: 2}, {3: 2}
@@ -37,14 +38,13 @@ def dynamic(tiny, shared_store):
     return plan_loop(tiny(*SETTINGS)), run_loop(tiny(*SETTINGS), shared_store)
 
 
-def job_of(stage, store: StageStore) -> Job:
-    """What the builder of a stage is given, but for a place to write to."""
-    inputs = {role: made.ensure(store) for role, made in stage.inputs.items()}
-    return Job(stage.config, {}, inputs, None, store, stage.key)
+def inputs_of(stage: Stage, store: StageStore) -> Inputs:
+    """What the builder of a stage reads."""
+    return {role: made.ensure(store) for role, made in stage.inputs.items()}
 
 
-def labels_of(job: Job, ids: np.ndarray) -> np.ndarray:
-    return read_images(job.inputs, ids)[1]
+def labels_of(inputs: Inputs, ids: np.ndarray) -> np.ndarray:
+    return read_images(inputs, ids)[1]
 
 
 def test_samples_are_asked_for_of_the_classes_there_are_in_turns(dynamic, shared_store):
@@ -57,27 +57,28 @@ def test_samples_are_asked_for_of_the_classes_there_are_in_turns(dynamic, shared
 def test_a_real_image_is_no_candidate_before_its_class_appears_and_stays_one_after_it_vanished(dynamic, shared_store):
     plan, records = dynamic
     for k in (1, 2, 3):
-        job = job_of(plan[k]["select"], shared_store)
-        real = real_ids(job.inputs, "train")
-        there = np.array([APPEAR.get(c, 0) <= k for c in labels_of(job, real)])
+        stage = plan[k]["select"]
+        inputs = inputs_of(stage, shared_store)
+        real = real_ids(inputs, "train")
+        there = np.array([APPEAR.get(c, 0) <= k for c in labels_of(inputs, real)])
         assert 0 < there.sum() <= NUM_REAL
-        candidates = candidate_ids(job)
+        candidates = candidate_ids(stage.config, inputs)
         origin = origin_generation(candidates)
         np.testing.assert_array_equal(candidates[origin == REAL], real[there])
         assert len(candidates) == there.sum() + k * BUDGET
         assert shared_store.open("select", records[k].stages["select"]).info["num_candidates"] == len(candidates)
         # Class 3 has vanished in generation 2: real images and samples of generations 0 and 1 are still there.
-        assert set(origin[labels_of(job, candidates) == 3].tolist()) == set(range(-1, min(k, 2)))
+        assert set(origin[labels_of(inputs, candidates) == 3].tolist()) == set(range(-1, min(k, 2)))
 
 
 def test_generation_0_learns_from_the_classes_there_are(dynamic, shared_store, tiny):
     plan, records = dynamic
-    job = job_of(plan[0]["score"], shared_store)
-    known = np.isin(labels_of(job, real_ids(job.inputs, "train")), ACTIVE[0]).sum()
+    inputs = inputs_of(plan[0]["score"], shared_store)
+    known = np.isin(labels_of(inputs, real_ids(inputs, "train")), ACTIVE[0]).sum()
     assert shared_store.open("train", records[0].stages["train"]).info["num_images"] == known < NUM_REAL
     plain = read_records("tiny", shared_store)
     assert records[0].stages["feature_network"] == plain[0].stages["feature_network"]
-    table = job_of(plan[3]["select"], shared_store).inputs["score"].read_table("train")
+    table = plan[0]["score"].ensure(shared_store).read_table("train")
     new = np.isin(to_numpy(table, LABEL), list(APPEAR))
     assert new.any()
     np.testing.assert_array_equal(to_numpy(table, CONFIDENCE) == 0, new)
@@ -87,9 +88,8 @@ def test_what_is_learnt_of_new_classes_is_measured(dynamic, shared_store):
     plan, records = dynamic
     shares = []
     for k in (1, 2, 3):
-        job = job_of(plan[k]["evaluate"], shared_store)
-        kept = np.sort(to_numpy(job.inputs["select"].read_table("kept.parquet"), SAMPLE_ID))
-        shares.append(np.isin(labels_of(job, kept), list(APPEAR)).mean())
+        inputs = inputs_of(plan[k]["evaluate"], shared_store)
+        shares.append(np.isin(labels_of(inputs, kept_ids(inputs)), list(APPEAR)).mean())
     assert [r.metrics["new_class_share"] for r in records] == pytest.approx([0, *shares])
     assert max(shares) > 0
     agreement = [r.metrics["new_class_agreement"] for r in records]
@@ -102,15 +102,16 @@ def test_a_selector_compares_with_real_images_of_the_classes_there_are(tiny, sha
     settings = (*SETTINGS, "generations=1", "selection.strategy=density_ratio", "scenario.kind=constant_mix", "name=dr")
     run_loop(tiny(*settings), shared_store)
     stage = plan_loop(tiny(*settings))[1]["select"]
-    job, selector = job_of(stage, shared_store), tiny(*settings).selection
-    candidates = candidate_ids(job)
+    inputs, selector = inputs_of(stage, shared_store), stage.config.selection
+    candidates = candidate_ids(stage.config, inputs)
     assert len(candidates) == BUDGET
-    assert 9 not in labels_of(job, candidates)
+    assert 9 not in labels_of(inputs, candidates)
     assert (origin_generation(candidates) == REAL).sum() == 19  # round(0.3 * 64), whatever is there to draw from
-    real = real_ids(job.inputs, "train")
-    there = read_candidates(job, real[labels_of(job, real) != 9], selector.needs)
-    expected = selector.scores(dataclasses.replace(read_candidates(job, candidates, selector.needs), reference=there))
-    kept = stage.ensure(shared_store).read_table("kept.parquet").sort_by(SAMPLE_ID)
+    real = real_ids(inputs, "train")
+    there = read_candidates(inputs, real[labels_of(inputs, real) != 9], selector.needs)
+    chosen_from = read_candidates(inputs, candidates, selector.needs)
+    expected = selector.scores(dataclasses.replace(chosen_from, reference=there))
+    kept = stage.ensure(shared_store).read_table(KEPT).sort_by(SAMPLE_ID)
     np.testing.assert_allclose(to_numpy(kept, "score"), expected, rtol=1e-6)
 
 
@@ -132,8 +133,8 @@ def test_the_same_numbers_after_a_stage_is_lost(dynamic, tiny, shared_store):
     ],
 )
 def test_a_schedule_that_the_data_cannot_follow_is_one_line(tiny, shared_store, settings, message):
-    before = {(info.stage, info.key) for info in shared_store.ls()}
+    before = {(info.stage, info.key) for info in ls(shared_store)}
     with pytest.raises(UserError, match=message) as error:
         run_loop(tiny(*settings, "name=impossible"), shared_store)
     assert "\n" not in str(error.value)
-    assert {(info.stage, info.key) for info in shared_store.ls()} == before
+    assert {(info.stage, info.key) for info in ls(shared_store)} == before

@@ -14,7 +14,7 @@ from autophagy.data.tables import to_numpy
 from autophagy.graph import plan_loop
 from autophagy.loop import run_loop
 from autophagy.store import Artifact, StageStore
-from autophagy.store.artifacts import MANIFEST, encode_manifest
+from autophagy.store.manifests import MANIFEST, encode_manifest
 from autophagy.store.storage import Storage
 
 IMAGES = (SAMPLE_ID, LABEL, IMAGE)

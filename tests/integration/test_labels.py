@@ -12,7 +12,7 @@ from autophagy.common.samples import CONFIDENCE, LABEL, SAMPLE_ID
 from autophagy.data.tables import to_numpy
 from autophagy.loop import run_loop
 from autophagy.runs.folder import read_records
-from autophagy.stages.payloads import LABELS_FILE
+from autophagy.stages.payloads import LABELS
 
 
 @pytest.mark.parametrize("source", ["ssc_omp", "kmeans"])
@@ -27,7 +27,7 @@ def test_clusters_stand_in_for_classes(tiny, shared_store, source):
     assert told.info["num_classes"] == 10
     # Better than chance on images whose labels were never looked at.
     assert told.info["agreement"] > 0.2
-    table = told.read_table(LABELS_FILE).sort_by(SAMPLE_ID)
+    table = told.read_table(LABELS).sort_by(SAMPLE_ID)
     scores = shared_store.open("score", stages["score"])
     known = {split: scores.read_table(split).sort_by(SAMPLE_ID) for split in ("train", "held_out")}
     for rows in known.values():

@@ -19,10 +19,14 @@ from autophagy.common.samples import CONFIDENCE, SAMPLE_ID, origin_generation
 from autophagy.data.tables import to_numpy
 from autophagy.graph import plan_loop
 from autophagy.loop import run_loop
+from autophagy.metrics import METRICS, metric_of
+from autophagy.metrics.registry import OTHERS
 from autophagy.runs.folder import read_records
 from autophagy.scenarios import SCENARIOS
 from autophagy.selection import SELECTORS
+from autophagy.stages.payloads import KEPT
 from autophagy.store import StageStore
+from autophagy.store.upkeep import ls
 
 NUM_REAL, BUDGET = 200, 64  # of `tiny`
 
@@ -32,7 +36,7 @@ def metrics_of(records: list[GenerationRecord]) -> list[dict[str, Any]]:
 
 
 def stages_of(store: StageStore) -> set[tuple[str, str]]:
-    return {(info.stage, info.key) for info in store.ls()}
+    return {(info.stage, info.key) for info in ls(store)}
 
 
 def new_stages(store: StageStore, before: set[tuple[str, str]]) -> dict[str, int]:
@@ -125,11 +129,12 @@ def test_every_scenario(tiny, shared_store, kind):
         assert (info["num_candidates"], info["num_kept"]) == (num_candidates, num_kept)
         assert shared_store.open("train", records[k].stages["train"]).info["num_images"] == num_kept
         metrics = records[k].metrics
+        assert [key for key in metrics if metric_of(key) not in (METRICS | OTHERS).values()] == ["generation"]
         assert metrics["kept_share"] == pytest.approx(num_kept / num_candidates)
         assert metrics["real_share"] == pytest.approx(info["real_share"])
         if real_share is not None:
             assert metrics["real_share"] == pytest.approx(real_share)
-        table = plan[k]["select"].ensure(shared_store).read_table("kept.parquet")
+        table = plan[k]["select"].ensure(shared_store).read_table(KEPT)
         trained.append(to_numpy(table, SAMPLE_ID))
         assert len(set(trained[-1].tolist())) == num_kept
         shares = {j: float((origin_generation(trained[-1]) == j).mean()) for j in range(k)}

@@ -16,15 +16,16 @@ import yaml
 from autophagy.cli import main
 from autophagy.graph import plan_loop
 from autophagy.loop import run_loop
-from autophagy.stages.payloads import WEIGHTS_FILE
+from autophagy.stages.payloads import WEIGHTS
 from autophagy.store import StageStore
+from autophagy.store.upkeep import ls
 
 START_SECONDS = 8.0  # what a process needs before it computes anything: imports, Ray
 
 
 def created(store: StageStore) -> dict[tuple[str, str], str]:
     """When each finished stage was published, by name and key."""
-    return {(info.stage, info.key): info.created for info in store.ls()}
+    return {(info.stage, info.key): info.created for info in ls(store)}
 
 
 class Loop:
@@ -114,7 +115,7 @@ def test_killed_at_random_moments_a_loop_ends_with_the_same_numbers(
     settings = (*settings, "metrics.feature_network=pixels", "training.epochs=20", "training.checkpoint_every=3")
     undisturbed = run_loop(tiny(*settings), empty_store)
     killed = Loop(tmp_path / "killed", tiny_values, *settings)
-    kill_often(killed, num_kills, len(empty_store.ls()), seed=num_kills)
+    kill_often(killed, num_kills, len(ls(empty_store)), seed=num_kills)
     published = killed.created()
     killed.finish()
     assert killed.metrics() == [record.to_json()["metrics"] for record in undisturbed]
@@ -159,7 +160,7 @@ def test_killed_while_ray_train_works_a_loop_goes_on_from_the_last_checkpoint(tm
     assert seen
     assert min(seen) > min(reached), "training began anew"
     resumed = StageStore(killed.store).open("train", undisturbed.key)
-    assert resumed.read_bytes(WEIGHTS_FILE) == undisturbed.read_bytes(WEIGHTS_FILE)
+    assert resumed.read_bytes(WEIGHTS) == undisturbed.read_bytes(WEIGHTS)
 
 
 # Damage
@@ -191,7 +192,7 @@ def test_a_truncated_payload_is_built_again(tiny, store):
 def test_a_missing_payload_is_built_again(tiny, store):
     calm, before = run_loop(tiny(), store), created(store)
     key = calm[0].stages["train"]
-    Path(store.open("train", key).file(WEIGHTS_FILE)).unlink()
+    Path(store.open("train", key).file(WEIGHTS)).unlink()
     mended = run_loop(tiny(), store)
     assert [r.to_json()["metrics"] for r in mended] == [r.to_json()["metrics"] for r in calm]
     assert rebuilt(store, before) == {("train", key)}

@@ -8,19 +8,20 @@ import sys
 from pathlib import Path
 
 import pytest
-import report
 import yaml
 
+import report
 from autophagy.cli import main
 from autophagy.common import versions
 from autophagy.common.errors import UserError
 from autophagy.config.sweep import parse_sweep
 from autophagy.loop import run_loop
-from autophagy.runs.folder import read_experiment, read_records
+from autophagy.runs.claims import read_experiment
+from autophagy.runs.folder import RunFolder, read_records
 from autophagy.runs.frames import runs_frame, sweep_frame
 from autophagy.runs.outcomes import Outcome, read_outcomes
 from autophagy.store import StageStore
-from autophagy.store.artifacts import encode_manifest, manifest_path
+from autophagy.store.manifests import encode_manifest, manifest_path
 
 DAMAGE = {
     "torn": lambda data: data[: len(data) // 2],
@@ -59,7 +60,7 @@ def swept(shared_store, sweep_values, tmp_path_factory) -> StageStore:
 
 @pytest.fixture
 def sweep_store(swept) -> StageStore:
-    folders = [Path(swept.run_path(name)) for name in ("s", "s-random-seed0")]
+    folders = [Path(RunFolder(swept, name).path) for name in ("s", "s-random-seed0")]
     before = {path: path.read_bytes() for folder in folders for path in folder.iterdir()}
     yield swept
     for path in [path for folder in folders for path in folder.iterdir() if path not in before]:
@@ -84,9 +85,9 @@ def command(*arguments: str) -> int:
 
 def hurt(store: StageStore, run: str, file: str, damage) -> tuple[bytes, bytes]:
     """Damage a file; what it held, and what it holds now."""
-    good = store.read_run_file(run, file)
+    good = RunFolder(store, run).read(file)
     bad = damage(good)
-    store.write_run_file(run, file, bad)
+    RunFolder(store, run).write(file, bad)
     return good, bad
 
 
@@ -95,8 +96,8 @@ def test_records_are_made_again_by_the_same_command(store, recipe, caplog, said,
     good, bad = hurt(store, "tiny", "records.jsonl", damage)
     assert read_records("tiny", store) == []
     assert command("run", str(recipe), "--store", store.root) == 0
-    assert store.read_run_file("tiny", "records.jsonl") == good
-    assert store.read_run_file("tiny", "records.jsonl.damaged") == bad
+    assert RunFolder(store, "tiny").read("records.jsonl") == good
+    assert RunFolder(store, "tiny").read("records.jsonl.damaged") == bad
     assert "nothing had to be computed again" in capsys.readouterr().out
     (line,) = caplog.messages
     assert line.startswith(f"{store.root}/runs/tiny/records.jsonl is damaged (")
@@ -109,9 +110,10 @@ def test_records_are_made_again_by_the_same_command(store, recipe, caplog, said,
 def test_what_is_never_read_back_is_written_again(store, recipe, file, damage):
     good, _ = hurt(store, "tiny", file, damage)
     if file.endswith(".png"):
-        store.write_run_file("tiny", "pictures.txt", b"")  # as if something had changed: pictures are taken as they are
+        # As if something had changed: pictures are taken as they are.
+        RunFolder(store, "tiny").write("pictures.txt", b"")
     assert command("run", str(recipe), "--store", store.root) == 0
-    assert store.read_run_file("tiny", file) == good
+    assert RunFolder(store, "tiny").read(file) == good
 
 
 @damage
@@ -123,10 +125,10 @@ def test_files_of_a_sweep_are_made_again_by_the_same_command(
     recipe.write_text(yaml.safe_dump(sweep_values, sort_keys=False))
     good, bad = hurt(sweep_store, "s", file, damage)
     assert command("sweep", str(recipe), "--store", sweep_store.root) == 0
-    assert sweep_store.read_run_file("s", file) == good
+    assert RunFolder(sweep_store, "s").read(file) == good
     for line in caplog.messages:
         assert line.startswith(f"{sweep_store.root}/runs/s/{file} is damaged (")
-        assert sweep_store.read_run_file("s", f"{file}.damaged") == bad
+        assert RunFolder(sweep_store, "s").read(f"{file}.damaged") == bad
     assert len(caplog.messages) <= 1
 
 
@@ -163,7 +165,7 @@ def test_outcomes_of_a_newer_version_are_read_as_far_as_they_are_known(sweep_sto
         "b": {"state": "stopped", "generation": 2, "why": "collapsed", "fid": 4.5, "cost": {"euros": 1}},
         "c": {},
     }
-    sweep_store.write_run_file("s", "outcomes.json", json.dumps(saved).encode())
+    RunFolder(sweep_store, "s").write("outcomes.json", json.dumps(saved).encode())
     assert read_outcomes(sweep_store, "s") == {
         "a": Outcome("running", 1, "later"),
         "b": Outcome("stopped", 2, "collapsed", 4.5),
@@ -172,17 +174,17 @@ def test_outcomes_of_a_newer_version_are_read_as_far_as_they_are_known(sweep_sto
 
 
 def test_a_search_begins_anew_where_its_loops_cannot_be_read(sweep_store, sweep_values, said):
-    from autophagy.sweeps.search import finished_points
+    from autophagy.sweeps.search import known_points
 
     axes = {"selection.strategy": ["random"], "keep_ratio": {"low": 0.5, "high": 1.0}}
     search = parse_sweep(sweep_values | {"axes": axes, "search": {"metric": "fid", "num_loops": 2}})
     for content in (b"{", b'{"loops": [{"run": "r", "arm": "a", "labels": {"selection.strategy": "random"}}]}'):
-        sweep_store.write_run_file("s", "loops.json", content)
-        assert finished_points(search, sweep_store) == []
+        RunFolder(sweep_store, "s").write("loops.json", content)
+        assert known_points(search, sweep_store) == []
     labels = {"selection.strategy": "random", "keep_ratio": "no number"}
     table = {"loops": [{"run": "r", "arm": "a", "labels": labels}]}
-    sweep_store.write_run_file("s", "loops.json", json.dumps(table).encode())
-    assert finished_points(search, sweep_store) == []
+    RunFolder(sweep_store, "s").write("loops.json", json.dumps(table).encode())
+    assert known_points(search, sweep_store) == []
 
 
 # Whose a folder is
@@ -192,8 +194,8 @@ def test_a_search_begins_anew_where_its_loops_cannot_be_read(sweep_store, sweep_
     "damage", [*DAMAGE.values(), lambda data: b"", lambda data: b"a: &a [*a]"], ids=[*DAMAGE, "empty", "itself"]
 )
 def test_a_run_that_cannot_be_told_is_left_out_of_all_and_named_alone(store, caplog, damage):
-    store.write_run_file("other", "experiment.yaml", store.read_run_file("tiny", "experiment.yaml"))
-    store.write_run_file("other", "records.jsonl", store.read_run_file("tiny", "records.jsonl"))
+    RunFolder(store, "other").write("experiment.yaml", RunFolder(store, "tiny").read("experiment.yaml"))
+    RunFolder(store, "other").write("records.jsonl", RunFolder(store, "tiny").read("records.jsonl"))
     hurt(store, "other", "experiment.yaml", damage)
     with caplog.at_level(logging.WARNING):
         frame = runs_frame(store)
@@ -215,10 +217,10 @@ def test_a_run_in_a_folder_that_cannot_be_told_ends_in_one_line(store, recipe, c
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
-    assert store.read_run_file("tiny", "experiment.yaml") == bad
-    Path(store.run_path("tiny"), "experiment.yaml").unlink()  # the remedy
+    assert RunFolder(store, "tiny").read("experiment.yaml") == bad
+    Path(RunFolder(store, "tiny").path, "experiment.yaml").unlink()  # the remedy
     assert command("run", str(recipe), "--store", store.root) == 0
-    assert store.read_run_file("tiny", "experiment.yaml") == good
+    assert RunFolder(store, "tiny").read("experiment.yaml") == good
 
 
 def test_a_loop_of_a_sweep_that_cannot_be_told_leaves_the_sweep_readable(sweep_store, caplog):

@@ -17,8 +17,11 @@ import pyarrow.dataset as ds
 import pytest
 
 from autophagy.common.errors import UserError
+from autophagy.runs.claims import StagesInUse
+from autophagy.runs.folder import RunFolder
 from autophagy.store import Artifact, Attempt, StageStore
 from autophagy.store import store as store_module
+from autophagy.store.upkeep import gc, ls, verify
 
 SOURCE = Path(store_module.__file__).parents[2]
 
@@ -66,7 +69,7 @@ def test_stage_is_built_once_and_read_back(store):
     assert pickle.loads(pickle.dumps(again)).read_json("sub/notes.json.gz") == {"loss": 0.5}
     assert store.siblings("train", "k") == ["k1"]
     assert [m["seconds"] for m in store.history("train")] == [built.manifest["seconds"]]
-    assert [(info.key, info.size, info.files) for info in store.ls()] == [("k1", 23, 2)]
+    assert [(info.key, info.size, info.files) for info in ls(store)] == [("k1", 23, 2)]
     assert files_below(store, "leases") == files_below(store, "scratch") == files_below(store, "tmp") == []
 
 
@@ -147,9 +150,9 @@ def test_damage_is_noticed_and_rebuilt(store, damage, caplog):
 
 def test_flipped_bit_is_found_by_verify_and_rebuilt(store):
     artifact = store.build("train", "k1", {}, write)
-    assert [problems for _, problems in store.verify()] == [[]]
+    assert [problems for _, problems in verify(store)] == [[]]
     overwrite(artifact, "weights.bin", b"0123456788")
-    assert [problems for _, problems in store.verify()] == [["weights.bin: wrong checksum"]]
+    assert [problems for _, problems in verify(store)] == [["weights.bin: wrong checksum"]]
     assert store.build("train", "k1", {}, write).read_bytes("weights.bin") == b"0123456789"
 
 
@@ -160,16 +163,16 @@ def test_garbage_is_what_runs_do_not_reach(store):
     store.storage.put(store.storage.at("stages", "train", "t", "dead", "half"), b"123")
     store.storage.put(store.storage.at("scratch", "train", "t", "checkpoint"), b"12345")
     store.storage.put(store.storage.at("leases", "train", "t.json"), b'{"heartbeat": 0}')
-    store.write_run_file("run", "records.jsonl", json.dumps({"stages": {"train/0": "t"}}).encode())
+    RunFolder(store, "run").write("records.jsonl", json.dumps({"stages": {"train/0": "t"}}).encode())
     before = files_below(store, "")
-    found = {item.path.removeprefix(store.root + "/") for item in store.gc()}
+    found = {item.path.removeprefix(store.root + "/") for item in gc(store, StagesInUse(store))}
     assert found == {"stages/train/unused", "stages/train/t/dead", "scratch/train/t", "leases/train/t.json"}
     assert set(before) < set(files_below(store, ""))  # and garbage.json
-    store.gc(delete=True, older_than=0)
-    assert [info.key for info in store.ls()] == ["r", "t"]
-    assert all(not problems for _, problems in store.verify())
+    gc(store, StagesInUse(store), delete=True, older_than=0)
+    assert [info.key for info in ls(store)] == ["r", "t"]
+    assert all(not problems for _, problems in verify(store))
     assert len(before) + 1 - len(files_below(store, "")) == 7
-    assert store.gc() == []
+    assert gc(store, StagesInUse(store)) == []
 
 
 def test_tables_are_projected_and_filtered(store):
@@ -185,10 +188,10 @@ def test_tables_are_projected_and_filtered(store):
 
 
 def test_run_files_are_written_replaced_and_read(store):
-    assert store.read_run_file("run", "records.jsonl") is None
+    assert RunFolder(store, "run").read("records.jsonl") is None
     for data in (b"one", b"two\n"):
-        store.write_run_file("run", "records.jsonl", data)
-        assert store.read_run_file("run", "records.jsonl") == data
+        RunFolder(store, "run").write("records.jsonl", data)
+        assert RunFolder(store, "run").read("records.jsonl") == data
 
 
 def test_missing_bucket_is_one_line_for_the_user(s3):

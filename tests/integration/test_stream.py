@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from autophagy.engine.job import Job
+from autophagy.common.section import Section
+from autophagy.engine.job import Job, Resources
 from autophagy.engine.stage import Stage
 from autophagy.engine.stream import UNDER_WAY_BYTES, stream
 from autophagy.store import StageStore
@@ -17,39 +17,35 @@ COUNT, BYTES = 60, 16 << 20  # four times as much as may be under way
 
 
 def test_a_slow_scorer_does_not_let_images_pile_up(local_ray, tmp_path):
+    seen, waiting = tmp_path / "seen", []
+    seen.mkdir()
+
     class Make:
         """16 MB a row, at once."""
 
-        def __init__(self, job: Job) -> None:
-            self.folder = Path(job.config["folder"])
+        def __init__(self, job: Job) -> None: ...
 
         def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-            (self.folder / f"made-{batch['row'][0]}").touch()
+            (seen / f"made-{batch['row'][0]}").touch()
             return {"row": batch["row"], "image": np.zeros((1, BYTES), np.uint8)}
 
     class Score:
         """Takes its time, and counts how many rows are made and not scored."""
 
-        def __init__(self, job: Job) -> None:
-            self.folder = Path(job.config["folder"])
+        def __init__(self, job: Job) -> None: ...
 
         def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
             time.sleep(0.1)
-            (self.folder / f"scored-{batch['row'][0]}").touch()
-            made, scored = (len(list(self.folder.glob(f"{what}-*"))) for what in ("made", "scored"))
+            (seen / f"scored-{batch['row'][0]}").touch()
+            made, scored = (len(list(seen.glob(f"{what}-*"))) for what in ("made", "scored"))
             return {"waiting": np.array([made - scored])}
-
-    waiting: list[int] = []
 
     def build(job: Job) -> None:
         rows = [{"row": row} for row in range(COUNT)]
-        waiting.extend(int(row["waiting"]) for row in stream(job, rows, Make, Score))
+        waiting.extend(int(row["waiting"]) for row in stream(job, rows, Make, Score)[0])
 
-    (tmp_path / "seen").mkdir()
-    runtime = {"num_actors": 1, "use_gpu": False}
-    Stage("stream", build, {"folder": str(tmp_path / "seen")}, runtime=runtime, place="here").ensure(
-        StageStore(tmp_path / "store")
-    )
+    stage = Stage("stream", build, Section(), resources=Resources(num_actors=1), place="driver")
+    stage.ensure(StageStore(tmp_path / "store"))
     assert len(waiting) == COUNT
     assert max(waiting) * BYTES <= 1.25 * UNDER_WAY_BYTES
     assert max(waiting) > 1, "the steps overlap"

@@ -18,8 +18,10 @@ from autophagy.cli import main
 from autophagy.config.expand import loops
 from autophagy.config.sweep import Sweep, parse_sweep
 from autophagy.graph import plan_loop
+from autophagy.runs.folder import RunFolder
 from autophagy.runs.outcomes import Outcome, read_outcomes
 from autophagy.store import StageStore
+from autophagy.store.upkeep import ls
 from autophagy.sweeps.sweep import run_sweep
 
 pytestmark = pytest.mark.timeout(900)
@@ -53,15 +55,15 @@ def stages_of(sweep: Sweep) -> set[tuple[str, str]]:
 
 
 def metrics(store: StageStore, run: str) -> list[dict]:
-    lines = (store.read_run_file(run, "records.jsonl") or b"").splitlines()
+    lines = (RunFolder(store, run).read("records.jsonl") or b"").splitlines()
     return [json.loads(line)["metrics"] for line in lines]
 
 
 class TestFinished:
     def test_every_loop_is_there_and_every_stage_once(self, done, grid):
         store, _ = done
-        assert {(info.stage, info.key) for info in store.ls()} == stages_of(grid)
-        assert sum(info.stage == "train" for info in store.ls()) == 1 + 2 * 4
+        assert {(info.stage, info.key) for info in ls(store)} == stages_of(grid)
+        assert sum(info.stage == "train" for info in ls(store)) == 1 + 2 * 4
         for loop in loops(grid):
             assert [m["generation"] for m in metrics(store, loop.run)] == [0, 1, 2]
         outcomes = read_outcomes(store, "grid")
@@ -77,20 +79,20 @@ class TestFinished:
 
     def test_again_nothing_is_computed_and_the_frame_is_the_same(self, done, grid):
         store, uri = done
-        before = {info.key: info.created for info in store.ls()}
+        before = {info.key: info.created for info in ls(store)}
         frames = [run_sweep(grid, store, uri), run_sweep(grid, store, None)]
         assert frames[0].equals(frames[1])
         assert len(frames[0]) == 4 * 3
-        assert {info.key: info.created for info in store.ls()} == before
+        assert {info.key: info.created for info in ls(store)} == before
 
     def test_what_people_look_at_is_there(self, done):
         store, _ = done
-        table = (store.read_run_file("grid", "table.md") or b"").decode()
+        table = (RunFolder(store, "grid").read("table.md") or b"").decode()
         assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == [
             "random, 1.0", "random, 0.5", "lsf, 1.0", "lsf, 0.5"
         ]  # fmt: skip
-        assert (store.read_run_file("grid", "collapse_curves.png") or b"").startswith(b"\x89PNG")
-        assert yaml.safe_load(store.read_run_file("grid", "sweep.yaml"))["question"] == "Which?"
+        assert (RunFolder(store, "grid").read("collapse_curves.png") or b"").startswith(b"\x89PNG")
+        assert yaml.safe_load(RunFolder(store, "grid").read("sweep.yaml"))["question"] == "Which?"
 
     def test_mlflow_has_a_parent_with_children_to_compare(self, done, grid):
         _, uri = done
@@ -135,9 +137,9 @@ def test_a_collapsed_loop_is_stopped_and_says_so(local_ray, grid, done, tmp_path
     assert frame["generation"].tolist() == [0, 1]
     assert set(frame["state"]) == {"stopped"}
     # The same rule leaves it stopped; without the rule it goes on.
-    before = len(store.ls())
+    before = len(ls(store))
     run_sweep(parse_sweep(values), store)
-    assert len(store.ls()) == before
+    assert len(ls(store)) == before
     frame = run_sweep(parse_sweep(values | {"stopping": {}}), store)
     assert frame["generation"].tolist() == [0, 1, 2]
     assert set(frame["state"]) == {"done"}
@@ -252,28 +254,11 @@ def test_the_driver_killed_and_started_again_ends_with_the_same_frame(grid, done
         _, alive = psutil.wait_procs(family, timeout=15)
         for left in alive:
             left.kill()
-        before = {info.key: info.created for info in store.ls()}
+        before = {info.key: info.created for info in ls(store)}
         again = psutil.Popen(command, stdout=file, stderr=file, start_new_session=True)
         assert again.wait(600) == 0, log.read_text()[-4000:]
-    after = {info.key: info.created for info in store.ls()}
+    after = {info.key: info.created for info in ls(store)}
     assert {key: after[key] for key in before} == before, "a finished stage was built again"
-    assert {(info.stage, info.key) for info in store.ls()} == stages_of(grid)
+    assert {(info.stage, info.key) for info in ls(store)} == stages_of(grid)
     for loop in loops(grid):
         assert metrics(store, loop.run) == metrics(done[0], loop.run)
-
-
-def test_a_search_keeps_to_its_budget_and_goes_on(local_ray, sweep_values, tmp_path):
-    axes = {"selection.strategy": ["random", "lsf"], "keep_ratio": {"low": 0.5, "high": 1.0}}
-    controls = {"random": {"selection.strategy": "random"}}
-    base = sweep_values["base"] | {"generations": 1}
-    values = {"name": "look", "base": base, "axes": axes, "controls": controls}
-    store = StageStore(tmp_path / "store")
-    frame = run_sweep(parse_sweep(values | {"search": {"metric": "recall", "num_loops": 3}}), store)
-    assert frame["run"].nunique() == 3
-    assert frame.loc[frame["arm"] != "random", "keep_ratio"].between(0.5, 1.0).all()
-    before = {info.key: info.created for info in store.ls()}
-    frame = run_sweep(parse_sweep(values | {"search": {"metric": "recall", "num_loops": 5}}), store)
-    assert frame["run"].nunique() == 5
-    assert {outcome.state for outcome in read_outcomes(store, "look").values()} == {"done"}
-    after = {info.key: info.created for info in store.ls()}
-    assert {key: after[key] for key in before} == before

@@ -8,14 +8,14 @@ import sys
 
 import pandas as pd
 import pytest
-import tables
 import yaml
 from mlflow import MlflowClient
 
+import tables
 from autophagy.common.errors import UserError
 from autophagy.config import parse
 from autophagy.config.settings import flatten
-from autophagy.runs.folder import read_records
+from autophagy.runs.folder import RunFolder, read_records
 from autophagy.runs.frames import sweep_frame
 from autophagy.tracking.mlflow import MLflowTracker
 from autophagy.tracking.reading import mlflow_frame, served_records
@@ -35,21 +35,21 @@ def sweep_store(store, tiny):
         "two": {"state": "stopped", "generation": 1, "why": "fid doubled"},
     }
     values = other.model_dump(mode="json") | {"name": "two"}
-    store.write_run_file("two", "experiment.yaml", yaml.safe_dump(values).encode())
-    lines = store.read_run_file("tiny", "records.jsonl").splitlines(keepends=True)
-    store.write_run_file("two", "records.jsonl", b"".join(lines[:2]))
+    RunFolder(store, "two").write("experiment.yaml", yaml.safe_dump(values).encode())
+    lines = RunFolder(store, "tiny").read("records.jsonl").splitlines(keepends=True)
+    RunFolder(store, "two").write("records.jsonl", b"".join(lines[:2]))
     about = {"sweep": "s", "question": "?", "axes": ["selection.strategy", "filter"], "loops": loops}
-    store.write_run_file("s", "loops.json", json.dumps(about).encode())
-    store.write_run_file("s", "outcomes.json", json.dumps(outcomes).encode())
+    RunFolder(store, "s").write("loops.json", json.dumps(about).encode())
+    RunFolder(store, "s").write("outcomes.json", json.dumps(outcomes).encode())
     return store
 
 
 def track(uri, store, complete):
     """Log the sweep to MLflow as it is done while it runs."""
-    about = json.loads(store.read_run_file("s", "loops.json"))
-    outcomes = json.loads(store.read_run_file("s", "outcomes.json"))
+    about = json.loads(RunFolder(store, "s").read("loops.json"))
+    outcomes = json.loads(RunFolder(store, "s").read("outcomes.json"))
     for loop in about["loops"]:
-        experiment = parse(yaml.safe_load(store.read_run_file(loop["run"], "experiment.yaml")))
+        experiment = parse(yaml.safe_load(RunFolder(store, loop["run"]).read("experiment.yaml")))
         records = read_records(loop["run"], store)
         outcome = outcomes[loop["run"]]
         tags = {"autophagy.sweep": "s", "autophagy.arm": loop["arm"], "autophagy.state": outcome["state"]}
@@ -96,9 +96,9 @@ def test_a_server_gives_the_records_from_the_artifact_or_from_the_histories(swee
 
 def test_an_artifact_from_before_the_run_went_on_is_not_used(sweep_store, tmp_path):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    lines = sweep_store.read_run_file("tiny", "records.jsonl").splitlines(keepends=True)
+    lines = RunFolder(sweep_store, "tiny").read("records.jsonl").splitlines(keepends=True)
     for count, complete in ((2, True), (3, False)):
-        sweep_store.write_run_file("tiny", "records.jsonl", b"".join(lines[:count]))
+        RunFolder(sweep_store, "tiny").write("records.jsonl", b"".join(lines[:count]))
         track(uri, sweep_store, complete)
     client = MlflowClient(uri)
     (run,) = client.search_runs([client.get_experiment_by_name("s").experiment_id], "tags.`autophagy.run` = 'tiny'")

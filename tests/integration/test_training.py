@@ -12,16 +12,26 @@ import psutil
 import pytest
 import torch
 
-from autophagy.denoisers.config import Model, Training
-from autophagy.denoisers.learner import Checkpointing, Learner, sealed, train_steps, unsealed
-from autophagy.denoisers.unet import build_denoiser
+from autophagy.denoisers import UNet
+from autophagy.denoisers.base import Shape
+from autophagy.denoisers.learner import Checkpointing, Learner, Settings, sealed, train_steps, unsealed
+from autophagy.denoisers.weights import new_denoiser
 from autophagy.graph import plan_loop
-from autophagy.stages.payloads import WEIGHTS_FILE
+from autophagy.stages.payloads import WEIGHTS
 from autophagy.store import Artifact, StageStore
 
-MODEL = Model(block_out_channels=(8, 16))
-TRAINING = Training(global_batch_size=33, precision="float32", checkpoint_every=4)
-NUM_STEPS = 19  # neither a multiple of checkpoint_every nor of the steps in an epoch
+MODEL = UNet(block_out_channels=(8, 16))
+SETTINGS = Settings(
+    num_steps=19,  # neither a multiple of checkpoint_every nor of the steps in an epoch
+    seed=3,
+    learning_rate=1e-3,
+    ema_decay=0.999,
+    global_batch_size=33,
+    condition_dropout=0.1,
+    precision="float32",
+    checkpoint_every=4,
+    resident_bytes=4 << 30,
+)
 
 
 class KilledError(Exception):
@@ -30,25 +40,12 @@ class KilledError(Exception):
 
 def run_steps(checkpointing: Checkpointing, weights_seed: int = 0) -> bytes:
     """All the state there is after training on 50 random images, losses included."""
-    draw = torch.Generator().manual_seed(7)
-    images = torch.randint(256, (50, 8, 8, 1), generator=draw, dtype=torch.uint8)
-    torch.manual_seed(weights_seed)
-    learner = Learner(build_denoiser(MODEL, 8, 1, 10), TRAINING)
-    losses = train_steps(
-        learner,
-        learner.model,
-        images,
-        torch.arange(50) % 10,
-        model=MODEL,
-        training=TRAINING,
-        num_steps=NUM_STEPS,
-        seed=3,
-        device=torch.device("cpu"),
-        checkpointing=checkpointing,
-    )
-    assert len(losses) == NUM_STEPS
-    assert learner.step == NUM_STEPS
-    return learner.state(losses)
+    images = np.random.default_rng(7).integers(256, size=(50, 8, 8, 1), dtype=np.uint8)
+    learner = Learner(new_denoiser(MODEL, Shape(8, 1, 10), weights_seed), SETTINGS)
+    losses = train_steps(learner, images, np.arange(50) % 10, SETTINGS, checkpointing)
+    assert (losses.dtype, losses.shape) == (np.float32, (SETTINGS.num_steps,))
+    assert learner.step == SETTINGS.num_steps
+    return learner.state(torch.from_numpy(losses))
 
 
 def test_resumed_in_the_middle_training_ends_with_the_same_bits():
@@ -123,7 +120,7 @@ def test_any_number_of_workers_computes_the_same_losses(undisturbed, num_workers
     np.testing.assert_allclose(together, alone, rtol=1e-2)  # rounding differs, and grows over the steps
 
 
-class Watcher(threading.Thread):
+class Killer(threading.Thread):
     """Kills one training worker as soon as there is a checkpoint, and notes which checkpoints come after that."""
 
     def __init__(self, store: StageStore) -> None:
@@ -157,16 +154,16 @@ def training_workers() -> list[psutil.Process]:
 
 def fit_with_a_kill(experiment, store: StageStore) -> Artifact:
     """The model of generation 0 although a worker is killed; it must have gone on from its last checkpoint."""
-    watcher = Watcher(store)
-    watcher.start()
+    killer = Killer(store)
+    killer.start()
     try:
         artifact = fit(experiment, store)
     finally:
-        watcher.stop.set()
-        watcher.join()
-    assert watcher.killed_at, "no worker was found to kill"
-    assert watcher.after, "no checkpoint was written after the kill: it came too late"
-    assert min(watcher.after) > max(watcher.killed_at), "training began anew"
+        killer.stop.set()
+        killer.join()
+    assert killer.killed_at, "no worker was found to kill"
+    assert killer.after, "no checkpoint was written after the kill: it came too late"
+    assert min(killer.after) > max(killer.killed_at), "training began anew"
     return artifact
 
 
@@ -177,7 +174,7 @@ def test_a_killed_worker_changes_nothing(undisturbed, tiny, empty_store, num_wor
     killed = fit_with_a_kill(tiny(*settings), empty_store)
     calm = undisturbed(num_workers)
     assert killed.key == calm.key
-    assert killed.read_bytes(WEIGHTS_FILE) == calm.read_bytes(WEIGHTS_FILE)
+    assert killed.read_bytes(WEIGHTS) == calm.read_bytes(WEIGHTS)
     assert losses_of(killed).tolist() == losses_of(calm).tolist()
 
 
@@ -195,4 +192,4 @@ def test_a_list_of_checkpoints_that_a_kill_has_torn_is_begun_anew(undisturbed, t
     key = plan_loop(experiment)[0]["train"].key
     path = empty_store.storage.at("scratch", "train", key, key, "checkpoint_manager_snapshot.json")
     empty_store.storage.put(path, left)
-    assert fit(experiment, empty_store).read_bytes(WEIGHTS_FILE) == undisturbed(1).read_bytes(WEIGHTS_FILE)
+    assert fit(experiment, empty_store).read_bytes(WEIGHTS) == undisturbed(1).read_bytes(WEIGHTS)

@@ -9,7 +9,7 @@ import pytest
 
 from autophagy.common.records import GenerationRecord
 from autophagy.config import override, parse
-from autophagy.runs.frames import Loop, loops_frame
+from autophagy.runs.frames import RecordedLoop, loops_frame
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +37,7 @@ def frame_of(tiny_values) -> Callable[..., pd.DataFrame]:
             rows = [{key: values[k] for key, values in metrics.items()} for k in range(count)]
             records = [GenerationRecord(k, row, {}, {"train": seconds}) for k, row in enumerate(rows)]
             state = (states or {}).get((arm, seed))
-            loops.append(Loop(name, parse(values), records, "made_up", arm, {"strategy": arm}, state))
+            loops.append(RecordedLoop(name, parse(values), records, "made_up", arm, {"strategy": arm}, state))
         return loops_frame(loops)
 
     return build

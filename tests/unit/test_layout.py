@@ -21,7 +21,8 @@ FLOORS = [
     ["selection", "scenarios", "corrections", "metrics", "denoisers", "data", "store"],
     ["engine", "features", "theory"],
     ["config"],
-    ["stages", "runs", "recipes", "standalone"],
+    ["stages", "recipes", "standalone"],
+    ["runs"],
     ["graph", "tracking"],
     ["preflight", "planning", "doctor"],
     ["loop"],
@@ -133,10 +134,21 @@ def test_plain_rooms_need_no_ray_and_only_those_on_tensors_torch(path):
     assert {name.split(".")[1] for name in others} <= PLAIN - ({"metrics"} - {room})
 
 
-@pytest.mark.parametrize("module", ["autophagy", "autophagy.cli", "autophagy.recipes", "autophagy.config.sweep"])
-def test_reading_a_configuration_needs_nothing_heavy(module):
-    program = f"import sys, {module}; print(*sorted({HEAVY | {'pandas'}} & sys.modules.keys()))"
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "\n"
+def loaded(module: str) -> set[str]:
+    """The heavy packages that importing a module loads."""
+    program = f"import sys, {module}; print(*({HEAVY | {'pandas', 'optuna'}} & sys.modules.keys()))"
+    return set(
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    )
+
+
+@pytest.mark.parametrize("module", ["autophagy", "autophagy.cli", "autophagy.config.sweep", "autophagy.loop"])
+def test_reading_a_configuration_and_following_a_loop_need_nothing_heavy(module):
+    assert loaded(module) == set()
+
+
+def test_a_trial_that_waits_has_loaded_what_ray_tune_loads_and_no_more():
+    assert loaded("autophagy.sweeps.trials") == loaded("ray.tune")
 
 
 def test_the_package_is_imported_by_jobs_and_analysis_and_imports_neither():

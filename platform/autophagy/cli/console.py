@@ -61,14 +61,21 @@ def tracking_of(store: StageStore, tracking_uri: str | None) -> str | None:
 
 
 def given_tracking(tracking_uri: str | None) -> str | None:
+    """The tracking URI that somebody gave, by the option or in the environment."""
     return None if tracking_uri == "none" else tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
 
 
 def named(settings: list[str] | None, name: str | None) -> list[str]:
+    """The settings, and that of the name where it is given."""
     return [*(settings or []), *([] if name is None else [f"name={json.dumps(name)}"])]
 
 
 def open_store(uri: str) -> StageStore:
+    """The store of a command, made where there is none.
+
+    Raises:
+        UserError: it would be lost, or cannot be.
+    """
     from autophagy.store import StageStore
 
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and "://" not in uri and not Path(uri).expanduser().is_absolute():
@@ -80,6 +87,11 @@ def open_store(uri: str) -> StageStore:
 
 
 def open_existing(uri: str) -> StageStore:
+    """The store of a command that only looks.
+
+    Raises:
+        UserError: there is none.
+    """
     if "://" not in uri and not Path(uri).expanduser().is_dir():
         raise UserError(f"--store {uri}: no such folder; give the one that a run has made")
     return open_store(uri)

@@ -70,19 +70,20 @@ def sweep(
     """Run all loops of a sweep, and compare them. The same command goes on where a killed one stopped."""
     chosen = load_sweep(recipe, named(settings, name))
     from autophagy.cli.progress import ConsoleSweep
+    from autophagy.runs.folder import RunFolder
     from autophagy.runs.outcomes import read_outcomes
     from autophagy.sweeps.summary import TABLE
-    from autophagy.sweeps.sweep import checked, run_sweep
+    from autophagy.sweeps.sweep import checked_plans, run_sweep
     from autophagy.tracking.uri import check_tracking_uri, how_to_look
 
-    checked(loops(chosen), None)
+    checked_plans(loops(chosen))
     if given := given_tracking(tracking_uri):
         check_tracking_uri(given)
     start, opened = time.monotonic(), open_store(store)
     tracking = tracking_of(opened, tracking_uri)
     say(console, (chosen.name, "bold"), f": {describe_sweep(chosen)}")
     run_sweep(chosen, opened, tracking, ConsoleSweep(console))
-    table = (opened.read_run_file(chosen.name, TABLE) or b"").decode()
+    table = (RunFolder(opened, chosen.name).read(TABLE) or b"").decode()
     say(console, f"\n{table}")
     folder = f"{opened.uri.rstrip('/')}/runs/{chosen.name}"
     hint("took", f"{time.monotonic() - start:.0f} s; a second time takes seconds")

@@ -14,7 +14,7 @@ from rich.spinner import Spinner
 
 from autophagy.cli.console import plain, say
 from autophagy.common.records import GenerationRecord
-from autophagy.config.expand import Loop
+from autophagy.config.expand import PlannedLoop
 from autophagy.engine.watcher import Watcher
 from autophagy.runs.outcomes import Outcome
 from autophagy.sweeps.progress import SweepProgress
@@ -100,15 +100,15 @@ class ConsoleSweep(SweepProgress):
         if count:
             say(self.console, f"generation 0 of what loops share: {done} of {count} there")
 
-    def generation(self, loop: Loop, generation: int, metrics: Mapping[str, float]) -> None:
+    def generation(self, loop: PlannedLoop, generation: int, metrics: Mapping[str, float]) -> None:
         """Move the bar."""
         self.bar.advance(self.task)
 
-    def retried(self, loop: Loop, why: str) -> None:
+    def retried(self, loop: PlannedLoop, why: str) -> None:
         """A line with the cause."""
         say(self.console, ("tried again", "yellow"), f": {loop.run}: {why}")
 
-    def ended(self, loop: Loop, outcome: Outcome) -> None:
+    def ended(self, loop: PlannedLoop, outcome: Outcome) -> None:
         """A line with what became of it."""
         self.ended_loops += 1
         colour = {"done": "green", "stopped": "yellow"}.get(outcome.state, "red")

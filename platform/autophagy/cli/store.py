@@ -9,7 +9,7 @@ import typer
 from autophagy.cli.console import DEFAULT_STORE, Store, console, open_existing, say
 
 if TYPE_CHECKING:
-    from autophagy.store import GarbageItem
+    from autophagy.store.upkeep import GarbageItem
 
 store_app = typer.Typer(help="Look after the store of finished stages.", no_args_is_help=True)
 
@@ -17,7 +17,9 @@ store_app = typer.Typer(help="Look after the store of finished stages.", no_args
 @store_app.command("ls")
 def store_ls(store: Store = DEFAULT_STORE) -> None:
     """List the finished stages."""
-    infos = open_existing(store).ls()
+    from autophagy.store.upkeep import ls
+
+    infos = ls(open_existing(store))
     for info in infos:
         size = f"{info.size / 1e6:>9.2f} MB"
         say(console, f"{info.stage:<16} {info.key:<44} {size} {info.seconds:>9.1f} s  {info.created[:19]}")
@@ -27,8 +29,10 @@ def store_ls(store: Store = DEFAULT_STORE) -> None:
 @store_app.command("verify")
 def store_verify(store: Store = DEFAULT_STORE) -> None:
     """Read everything again and compare checksums; what is damaged will be built anew by the next run."""
+    from autophagy.store.upkeep import verify
+
     checked = damaged = 0
-    for info, problems in open_existing(store).verify():
+    for info, problems in verify(open_existing(store)):
         checked += 1
         if problems:
             damaged += 1
@@ -51,7 +55,11 @@ def store_gc(
 
     The first look notes what it finds; what a later one still finds unchanged, HOURS on, can be deleted.
     """
-    items = open_existing(store).gc(delete=delete, older_than=3600 * older_than)
+    from autophagy.runs.claims import StagesInUse
+    from autophagy.store.upkeep import gc
+
+    opened = open_existing(store)
+    items = gc(opened, StagesInUse(opened), delete=delete, older_than=3600 * older_than)
     for item in items:
         state = "deleted" if item.deleted else f"seen for {item.age / 3600:.1f} h"
         say(console, f"{item.path}: {item.size / 1e6:.2f} MB, {item.why}; {state}")

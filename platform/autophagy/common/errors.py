@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 from typing import Any
 
 # Control characters but tab and line feed, marks of direction, and halves of characters, which cannot be printed.
@@ -51,6 +53,12 @@ def visible(text: str) -> str:
 def shown(value: Any) -> str:
     """A value from a file or a command line as a message shows it: its repr, cut where it is long."""
     return _cut(without_secrets(repr(value)), 200)  # half a secret would not be known as one
+
+
+def near(word: object, words: Iterable[str]) -> str:
+    """Which of the words was probably meant, as messages say it: " (did you mean fid?)"; empty if none is like it."""
+    matches = difflib.get_close_matches(str(word), list(words), n=1)
+    return f" (did you mean {matches[0]}?)" if matches else ""
 
 
 def _cut(text: str, most: int) -> str:

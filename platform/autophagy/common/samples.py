@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-SAMPLE_ID = "sample_id"  # int64, unique in a loop: origin generation and index packed
-GENERATION = "generation"  # int32, origin; REAL = -1
-IS_REAL = "is_real"  # bool
-LABEL = "label"  # int64, UNLABELLED = -1
 IMAGE = "image"  # uint8 [H, W, C]
-LATENT = "latent"  # float16 [L], encoder of generation 0
-FEATURES = "features"  # float32 [D], feature network
-CONFIDENCE = "confidence"  # float32, own-label probe confidence, NaN if none
-DENOISING_ERROR = "denoising_error"  # float32, of the denoiser of generation 0, mean over timesteps
-TRAJECTORY_VARIANCE = "trajectory_variance"  # float32, of the last predictions of x_0 while sampling
+FEATURES = "features"
+LATENT = "latent"
+PIXELS = "pixels"
+SAMPLE_ID = "sample_id"
+GENERATION = "generation"
+LABEL = "label"
+IS_REAL = "is_real"
+CONFIDENCE = "confidence"
+DENOISING_ERROR = "denoising_error"
+TRAJECTORY_VARIANCE = "trajectory_variance"
+
+
+class Column(NamedTuple):
+    """How what is known of n samples is held in memory."""
+
+    dtype: str  # of numpy
+    is_vector: bool = False  # [n, D]; else [n]
+
+
+COLUMNS = {
+    FEATURES: Column("float32", is_vector=True),  # of the feature network
+    LATENT: Column("float32", is_vector=True),  # by the encoder of generation 0; float16 in files
+    PIXELS: Column("uint8", is_vector=True),  # of the image as a point
+    SAMPLE_ID: Column("int64"),  # unique in a loop: origin generation and index packed
+    GENERATION: Column("int32"),  # origin; REAL = -1
+    LABEL: Column("int64"),  # UNLABELLED = -1
+    IS_REAL: Column("bool"),
+    CONFIDENCE: Column("float32"),  # of the probe in the label, NaN if none
+    DENOISING_ERROR: Column("float32"),  # of the denoiser of generation 0, mean over timesteps
+    TRAJECTORY_VARIANCE: Column("float32"),  # of the last predictions of x_0 while sampling, NaN for real images
+}
 
 REAL = -1
 UNLABELLED = -1
+MOST_IMAGES = 10**9  # of a generation: keys in the store hold their number in nine digits
 _INDEX_BITS = 40
 
 
@@ -33,6 +58,3 @@ def origin_generation(ids: np.ndarray) -> np.ndarray:
 def sample_index(ids: np.ndarray) -> np.ndarray:
     """Index of each sample within its origin generation, int64 [n]."""
     return np.asarray(ids, dtype=np.int64) & ((1 << _INDEX_BITS) - 1)
-
-
-MOST_IMAGES = 10**9  # of a generation: keys in the store hold their number in nine digits

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.dataset
+
+if TYPE_CHECKING:
+    import pyarrow.dataset
 
 _EXTENSION = b"ARROW:extension:name"  # in the metadata of a field whose type is not registered in this process
 _THREADS = 16  # footers of an object store are fetched side by side

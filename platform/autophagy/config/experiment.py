@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import chain
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from autophagy.common.errors import without_secrets
 from autophagy.common.samples import MOST_IMAGES
 from autophagy.common.section import RUNTIME, Section, validate
 from autophagy.common.seeds import digest
+from autophagy.config import checks
 from autophagy.corrections import AnyCorrection, NoCorrection
 from autophagy.data.config import CLUSTERED, Data
 from autophagy.denoisers import AnyModel, UNet
@@ -42,95 +42,17 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
-        for wrong, message in chain(self._number_problems(), self._label_problems(), self._schedule_problems()):
-            if wrong:
-                raise ValueError(message)
+        problems = chain(
+            checks.number_problems(self.budget, self.keep_ratio, self.metrics),
+            checks.denoiser_problems(self.data, self.model, self.generation, self.selection),
+            checks.data_problems(self.data, self.metrics),
+            checks.guidance_problems(self.model, self.training, self.generation),
+            checks.label_problems(self.labelled, self.selection, self.metrics),
+            checks.schedule_problems(self.data, self.model, self.scenario),
+        )
+        if problem := next(problems, None):
+            raise ValueError(problem)
         return self
-
-    def _number_problems(self) -> Iterator[tuple[bool, str]]:
-        """What no section can see by itself, of numbers: whether it is wrong, and what to say."""
-        misfit = self.model.problem(self.data.image_size)
-        yield misfit is not None, str(misfit)
-        yield (
-            self.budget / self.keep_ratio >= MOST_IMAGES,
-            f"keep_ratio = {self.keep_ratio} makes budget / keep_ratio = {self.budget / self.keep_ratio:.3g} images "
-            f"a generation; it must be less than {MOST_IMAGES:.0e}",
-        )
-        steps, inference_steps = self.model.num_train_timesteps, self.generation.num_inference_steps
-        yield (
-            inference_steps > steps,
-            f"generation.num_inference_steps = {inference_steps} is more than model.num_train_timesteps = {steps}; "
-            "use at most that",
-        )
-        latest = max(self.probe.timesteps, default=0)
-        yield latest >= steps, f"selection.timestep = {latest} must be below model.num_train_timesteps = {steps}"
-        yield (
-            self.metrics.num_samples <= self.metrics.k,
-            f"metrics.num_samples = {self.metrics.num_samples} must be more than metrics.k = {self.metrics.k}",
-        )
-
-    def _label_problems(self) -> Iterator[tuple[bool, str]]:
-        """The same of the data and what needs their labels."""
-        data, steps = self.data, self.model.num_train_timesteps
-        yield (
-            without_secrets(data.source) != data.source,
-            f"data.source = {data.source} holds a key or password, which run folders and MLflow would show; give it "
-            "in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-        )
-        yield (
-            data.labels in CLUSTERED and data.cluster_timestep >= steps,
-            f"data.cluster_timestep = {data.cluster_timestep} must be below model.num_train_timesteps = {steps}",
-        )
-        yield (
-            data.num_clusters is not None and data.labels not in CLUSTERED,
-            f"data.num_clusters = {data.num_clusters} has no meaning with data.labels = {data.labels}; set it to null, "
-            "or data.labels to ssc_omp or kmeans",
-        )
-        yield (
-            data.labels == "predicted" and self.metrics.feature_network != "classifier",
-            f"data.labels = predicted needs metrics.feature_network = classifier, not {self.metrics.feature_network}",
-        )
-        guidance, dropout = self.generation.guidance_scale, self.training.condition_dropout
-        yield (
-            guidance is not None and dropout == 0,
-            f"generation.guidance_scale = {guidance} needs training.condition_dropout > 0, such as 0.1",
-        )
-        yield (
-            guidance is not None and not self.model.conditional,
-            f"generation.guidance_scale = {guidance} needs labels; set model.conditional=true, or no guidance",
-        )
-        needs = self.selection.needs
-        labelled = {
-            f"selection.strategy = {self.selection.strategy}": "confidence" in needs or "latent" in needs,
-            "selection.per_class = true": self.selection.per_class,
-            "metrics.feature_network = latent": self.metrics.feature_network == "latent",
-        }
-        for setting, needs_labels in labelled.items():
-            yield (
-                needs_labels and not self.labelled,
-                f"{setting} needs labelled samples; set model.conditional=true, or data.labels to ssc_omp, kmeans or "
-                "predicted, or change it",
-            )
-
-    def _schedule_problems(self) -> Iterator[tuple[bool, str]]:
-        """The same of dynamic classes."""
-        data = self.data
-        yield (
-            bool(data.appear or data.vanish) and not self.model.conditional,
-            "data.appear, data.vanish: need samples that were asked for a class; set model.conditional=true, or leave "
-            "them out",
-        )
-        yield (
-            bool(data.appear) and self.scenario.kind == "fresh_mix",
-            f"data.appear = {data.appear}: scenario.kind = fresh_mix hands out fresh images whatever their class; use "
-            "constant_mix, or another scenario",
-        )
-        for label, end in data.vanish.items():
-            first = data.appear.get(label, 0)
-            yield (
-                end <= first,
-                f"data.vanish.{label} = {end}: the class appears in generation {first}; set it to {first + 1} or more",
-            )
 
     @property
     def refresh(self) -> int | None:

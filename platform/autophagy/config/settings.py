@@ -14,10 +14,10 @@ from autophagy.denoisers import UNet
 
 # Fields that choose the member of a family, and what is chosen where they are left out.
 CHOICES = {
-    ("selection", "strategy"): None,
-    ("scenario", "kind"): None,
-    ("correction", "kind"): None,
-    ("model", "kind"): UNet.model_fields["kind"].default,
+    "selection.strategy": None,
+    "scenario.kind": None,
+    "correction.kind": None,
+    "model.kind": UNet.model_fields["kind"].default,
 }
 
 
@@ -33,18 +33,18 @@ def assign(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, 
     from the defaults of the choice.
     """
     result = copy.deepcopy(dict(values))
-    paths = [(name.split("."), value) for name, value in settings.items()]
-    for path, value in sorted(paths, key=lambda p: p[0][-1] not in ("strategy", "kind")):
-        if len(path) > MAX_DEPTH:
-            raise UserError(f"--set {'.'.join(path)}: has {len(path)} parts; no field is that deep")
+    for name in sorted(settings, key=lambda name: name not in CHOICES):
+        *path, field = name.split(".")
+        if len(path) >= MAX_DEPTH:
+            raise UserError(f"--set {name}: has {len(path) + 1} parts; no field is that deep")
         section = result
-        for part in path[:-1]:
+        for part in path:
             section = section.setdefault(part, {})
             if not isinstance(section, dict):
-                raise UserError(f"--set {'.'.join(path)}: {part} has no fields; give it a value instead")
-        if tuple(path) in CHOICES and section.get(path[-1], CHOICES[tuple(path)]) != value:
+                raise UserError(f"--set {name}: {part} has no fields; give it a value instead")
+        if name in CHOICES and section.get(field, CHOICES[name]) != settings[name]:
             section.clear()
-        section[path[-1]] = value
+        section[field] = settings[name]
     return result
 
 

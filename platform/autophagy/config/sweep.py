@@ -40,13 +40,16 @@ class Stopping(Section):
     """When a loop is not worth going on with. A stopped loop keeps its records and is marked as stopped."""
 
     collapse_factor: Annotated[float, Field(gt=1)] | None = None  # stop once FID is over this many times generation 0's
-    # Stop once entropy and confidence of the samples both fall too steadily for chance; see autophagy.stopping.
+    # Stop once entropy and confidence of the samples both fall too steadily for chance; see autophagy.sweeps.stopping.
     false_alarm_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
     asha: Asha | None = None  # by FID, over all loops
 
 
 class Search(Section):
-    """Look for the best point of the axes instead of running all of them."""
+    """Look for the best point of the axes instead of running all of them.
+
+    A point of which a loop is stopped early is over, and is worse than all that were run to their ends.
+    """
 
     metric: str = "fid"  # of the last generation, mean over the seeds; which end is best is the metric's own
     num_loops: Annotated[int, Field(ge=2)] = 30  # what may be run in all: points and controls, times the seeds
@@ -96,6 +99,12 @@ class Sweep(Section):
             raise ValueError(
                 f"search.num_loops = {self.search.num_loops} leaves no two points to try with {len(self.seeds)} seeds "
                 f"and {len(self.controls)} controls; use more"
+            )
+        if self.search and self.stopping.asha:
+            raise ValueError(
+                "stopping.asha, search: halving compares loops by FID as they go, a search compares points by "
+                "search.metric at their end; end a search's loops with stopping.collapse_factor, or list values and "
+                "leave search out"
             )
         if self.stopping.asha and self.stopping.asha.grace_period >= self.base.generations:
             raise ValueError(

@@ -12,6 +12,7 @@ import numpy as np
 
 MAX_PIXELS = 64 << 20  # of an encoded image; some 100 kB of PNG can stand for more, and are decoded for seconds
 MAX_LABEL = 1000  # characters of a class name
+MAX_CLASSES = 100_000  # a label beyond is an id, not a class
 _MAX_DEFLATE = 1032  # bytes that a byte of a compressed member of a zip file can stand for
 _CHUNK = 1 << 20
 _HEADER = 12 + 10_000  # bytes at most of an array's header, as NumPy reads it

@@ -12,12 +12,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from autophagy.common.errors import UserError
 from autophagy.common.samples import UNLABELLED
-from autophagy.data.limits import MAX_PIXELS
+from autophagy.data.limits import MAX_CLASSES, MAX_PIXELS
 from autophagy.data.sources.base import Encoded, naming, one_line
 from autophagy.data.sources.open import open_source
 
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
-_MAX_CLASSES = 100_000  # a label beyond is an id, not a class
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ def load_images(source: str, image_size: int) -> RealImages:
     one is grey; transparency is laid over white.
 
     Args:
-        source: One of the forms of `autophagy.sources.open_source`. Arrays may be [n, H, W], [n, H, W, C] or
+        source: One of the forms of `sources.open.open_source`. Arrays may be [n, H, W], [n, H, W, C] or
             [n, C, H, W] with C = 1 or 3, of integers in [0, 255], booleans, or floats in [0, 1]. Labels are
             class numbers >= 0, or strings, numbered in sorted order.
         image_size: Side of the images, in pixels, >= 1.
@@ -159,7 +158,7 @@ def _check_labels(
     if label.dtype.kind not in "iu":
         raise UserError(f"labels of type {label.dtype}; give class numbers (integers) or names (strings)")
     low, high = int(label.min()), int(label.max())
-    num_classes = len(names) if names else _MAX_CLASSES
+    num_classes = len(names) if names else MAX_CLASSES
     if low < 0 or high >= num_classes:
         raise UserError(f"labels from {low} to {high}; give class numbers in [0, {num_classes - 1}], or none")
     return label.astype(np.int64), tuple(names or map(str, range(high + 1)))

@@ -5,28 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from autophagy.common.samples import GENERATION, IMAGE, IS_REAL, LABEL, REAL, SAMPLE_ID
-from autophagy.data.pixels import RealImages
-
-
-def to_table(images: RealImages, rows: np.ndarray, sample_id: np.ndarray) -> pa.Table:
-    """Some real images as a table with columns sample_id, generation, is_real, label, image.
-
-    Args:
-        images: All real images.
-        rows: int64 [n], row numbers.
-        sample_id: int64 [n], their ids.
-    """
-    n = len(rows)
-    return pa.table(
-        {
-            SAMPLE_ID: pa.array(sample_id, pa.int64()),
-            GENERATION: pa.array(np.full(n, REAL, dtype=np.int32)),
-            IS_REAL: pa.array(np.ones(n, dtype=bool)),
-            LABEL: pa.array(images.label[rows]),
-            IMAGE: tensor_column(images.image[rows]),
-        }
-    )
+from autophagy.common.samples import SAMPLE_ID
 
 
 def tensor_column(array: np.ndarray) -> pa.Array:

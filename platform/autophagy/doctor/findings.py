@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from autophagy.common.errors import without_secrets
+from autophagy.tracking.connection import sqlite_file
 
 SLOW = 5.0  # MB/s: 10,000 images of 64x64 pixels take 25 s
 CLOCKS_AGREE = 5.0  # seconds
@@ -137,7 +138,7 @@ def tracking_finding(tracking: str | None, reports: Sequence[NodeReport]) -> Fin
     away = [found.host for found in reports if not found.reaches_tracking]
     if tracking is None:
         return Finding("note", "tracking", "none on any node")
-    if tracking.startswith("sqlite:"):
+    if sqlite_file(tracking):
         remedy = "start `mlflow server` where all reach it, and give its http://HOST:PORT"
         return Finding("problem", "tracking", f"{tracking}: a file on one of several nodes", remedy)
     if away:

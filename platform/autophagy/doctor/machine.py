@@ -18,14 +18,12 @@ from autophagy.common.errors import UserError
 from autophagy.common.rights import guard_token, readers, token_file
 from autophagy.doctor.findings import Finding, storage_finding
 from autophagy.store.storage import TEMPORARY, Storage
+from autophagy.tracking.connection import sqlite_file
 
 PROBE_BYTES = 16 << 20
 LEAST_FREE = 1 << 30  # bytes on the disk of a store
 CONNECT_SECONDS = 5.0
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
-
-
-# This machine
 
 
 def needs() -> tuple[str, list[str]]:
@@ -104,8 +102,8 @@ def check_rights(storage: Storage | None, tracking: str | None) -> Iterator[Find
     if storage and storage.local and (who := readers(storage.root)):
         remedy = f"`chmod 700 {storage.root}`, unless it is theirs too"
         yield Finding("note", "storage", f"{storage.uri}: {who} may read it, and so all images", remedy)
-    kind, _, database = (tracking or "").partition(":///")
-    if kind == "sqlite" and (who := readers(database)):
+    database = sqlite_file(tracking)
+    if database and (who := readers(database)):
         yield Finding("note", "tracking", f"{database}: {who} may read it", f"`chmod 600 {database}`")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from autophagy.common.section import Section
@@ -34,7 +34,6 @@ class Job(Generic[C]):
     key: str
     count: int | None = None  # images, where the stage has a count
     resources: Resources = Resources()
-    device_seconds: list[float] = field(default_factory=list)  # of streams, that know better than the clock
 
 
 Info = dict[str, Any]  # small facts about an artifact, in its manifest

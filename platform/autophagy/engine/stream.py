@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -13,27 +12,28 @@ import numpy as np
 
 from autophagy.common.errors import UserError
 from autophagy.engine.cluster import ARRIVAL_SECONDS, num_cpus
-from autophagy.engine.job import Job, Step
+from autophagy.engine.job import Info, Job, Step
 
 SECONDS = "seconds"  # column of a stream: what a row has cost
 UNDER_WAY_BYTES = 256 << 20  # rows of a stream between two steps
 
 
-def stream(job: Job[Any], rows: list[dict[str, Any]], *steps: type[Step]) -> Iterator[dict[str, Any]]:
+def stream(job: Job[Any], rows: list[dict[str, Any]], *steps: type[Step]) -> tuple[list[dict[str, Any]], Info]:
     """Rows through one Ray Data stream: each step is made from the job, and maps one batch to another.
 
     With `num_actors` in the job's resources, that many processes of their own do the first step and one does each of
     the others: the steps overlap, and back-pressure bounds what is between them. With 0, every CPU takes a row
     through all steps in a pooled worker process: those are there already when the next stream starts.
 
-    Yields:
-        What the last step returns; nothing else comes here.
+    Returns:
+        What the last step gave, nothing else comes here; and `device_seconds` for the builder's info: the clock of a
+        process that waits for others does not know them.
     """
     import ray
     from ray.data import ActorPoolStrategy, DataContext, ExecutionResources, TaskPoolStrategy
 
     if not rows:
-        return
+        return [], {}
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -58,11 +58,10 @@ def stream(job: Job[Any], rows: list[dict[str, Any]], *steps: type[Step]) -> Ite
             num_cpus=0.1 if position else 0.9,
             num_gpus=0.5 * use_gpu,
         )
-    start, seconds = time.perf_counter(), 0.0
-    for row in dataset.iter_rows():
-        seconds += row.pop(SECONDS, 0.0)
-        yield row
-    job.device_seconds.append(seconds or actors * (time.perf_counter() - start))
+    start = time.perf_counter()
+    last = list(dataset.iter_rows())
+    seconds = sum(row.pop(SECONDS, 0.0) for row in last) or actors * (time.perf_counter() - start)
+    return last, {"device_seconds": round(seconds, 3)}
 
 
 @dataclass(frozen=True)

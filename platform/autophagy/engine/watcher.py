@@ -12,7 +12,7 @@ class Watcher:
     """Is told how stages and generations go, and shows nothing."""
 
     def building(self, what: str, expected: Callable[[], float | None]) -> AbstractContextManager[None]:
-        """Around the building of a stage, inputs that are missing included.
+        """Around the building of a stage; its inputs are there by then.
 
         Args:
             what: The stage, for people.

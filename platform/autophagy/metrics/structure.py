@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 
 from autophagy.common.samples import UNLABELLED
+from autophagy.common.seeds import rng_for
 from autophagy.metrics.rows import Rows, TooFewRows, as_rows
+
+_OLE_PER_CLASS = 50  # rows at most
 
 
 def covariance_root(x: Tensor) -> Tensor:
@@ -149,3 +152,21 @@ def balanced_unit_rows(
     rows = as_rows(latents[index])
     length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     return rows / torch.where(length > 0, length, 1.0), labels[index]
+
+
+def balanced_ole(latents: Rows, labels: np.ndarray, num_classes: int, seed: int) -> float:
+    """`ole_score` of `balanced_unit_rows`: half of an even share for each of `num_classes` classes, at most 50 rows.
+
+    So it is the same number of rows in every generation, and they are nearly always there if labels are drawn.
+
+    Args:
+        latents: [n, L].
+        labels: int [n].
+        num_classes: Classes that there should be.
+        seed: Of the rows that are drawn.
+
+    Raises:
+        TooFewRows: see `balanced_unit_rows`.
+    """
+    per_class = min(_OLE_PER_CLASS, len(labels) // (2 * max(1, num_classes)))
+    return ole_score(*balanced_unit_rows(latents, labels, per_class, rng_for(seed, "ole")))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from autophagy.common.errors import UserError
+from autophagy.common.errors import UserError, near
 from autophagy.config import Experiment, override, parse
 from autophagy.config.settings import load_yaml
 from autophagy.config.sweep import Sweep, override_sweep, parse_sweep
@@ -54,6 +53,5 @@ def _values(name_or_path: str) -> dict[str, Any]:
         return by_name[name_or_path]().model_dump(mode="json")
     if name_or_path.endswith((".yaml", ".yml")) or Path(name_or_path).is_file():
         return {"name": Path(name_or_path).stem} | load_yaml(Path(name_or_path))
-    near = difflib.get_close_matches(name_or_path, by_name, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"recipes: {', '.join(by_name)}"
-    raise UserError(f"{name_or_path}: no such recipe, and no YAML file; {hint}")
+    guess = near(name_or_path, by_name)
+    raise UserError(f"{name_or_path}: no such recipe, and no YAML file{guess}; recipes: {', '.join(by_name)}")

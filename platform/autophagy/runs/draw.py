@@ -12,7 +12,7 @@ from autophagy.common.samples import IMAGE, SAMPLE_ID, sample_ids
 from autophagy.data.tables import to_numpy
 from autophagy.engine.cluster import start_ray
 from autophagy.engine.workers import run_in_worker
-from autophagy.runs.folder import CURVES, DRAWN, SAMPLES, drawing_mark
+from autophagy.runs.folder import CURVES, DRAWN, SAMPLES, RunFolder, drawing_mark
 from autophagy.store import Artifact, StageStore
 
 GRID_COLUMNS = 16
@@ -32,15 +32,15 @@ def ensure_pictures(
         samples: Those of every generation.
         records: One for each.
     """
-    mark = drawing_mark(records)
-    saved = {p: store.read_run_file(name, p) for p in (CURVES, SAMPLES)}
-    if store.read_run_file(name, DRAWN) == mark and all(saved.values()):
+    folder, mark = RunFolder(store, name), drawing_mark(records)
+    saved = {p: folder.read(p) for p in (CURVES, SAMPLES)}
+    if folder.read(DRAWN) == mark and all(saved.values()):
         return {p: data for p, data in saved.items() if data}
     start_ray()
     pictures = run_in_worker(draw, name, real, samples, list(records))
     for picture, png in pictures.items():
-        store.write_run_file(name, picture, png)
-    store.write_run_file(name, DRAWN, mark)
+        folder.write(picture, png)
+    folder.write(DRAWN, mark)
     return pictures
 
 

@@ -9,51 +9,35 @@ the axes are in `frame.attrs["axes"]`.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
-
-import pandas as pd
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, Any
 
 from autophagy.common.errors import UserError
 from autophagy.common.records import GenerationRecord
 from autophagy.config import Experiment
 from autophagy.config.settings import flatten
 from autophagy.metrics import METRICS
-from autophagy.runs.folder import LOOPS, read_back, read_experiment, read_records
+from autophagy.runs.claims import read_experiment
+from autophagy.runs.folder import LOOPS, LoopRow, read_loops, read_records, run_names
 from autophagy.runs.outcomes import read_outcomes
 from autophagy.store import StageStore
 from autophagy.store.storage import at_once
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 KEYS = ["sweep", "run", "arm", "seed", "generation", "state", "why"]
 
 logger = logging.getLogger(__name__)
 
 
-class PlannedLoop(BaseModel):
-    """One loop of a sweep as `loops.json` has it."""
-
-    run: str
-    arm: str
-    labels: dict[str, str]
-
-
-class LoopTable(BaseModel):
-    """`loops.json`: what a sweep is about, and its loops."""
-
-    question: str = ""
-    axes: list[str] = []
-    loops: list[PlannedLoop]
-
-
 @dataclass(frozen=True)
-class Loop:
+class RecordedLoop:
     """One loop as it is recorded somewhere."""
 
     run: str
@@ -73,7 +57,7 @@ def runs_frame(store: StageStore, names: Iterable[str] | None = None) -> pd.Data
         UserError: there is no such loop in the store, or its experiment.yaml cannot be read.
     """
     if names is None:
-        return loops_frame(filter(None, at_once(partial(_loop_or_warning, store), store.run_names())))
+        return loops_frame(filter(None, at_once(partial(_loop_or_warning, store), run_names(store))))
     names = list(dict.fromkeys(names))
     loops = at_once(partial(_read_loop, store), names)
     missing = [name for name, loop in zip(names, loops, strict=True) if loop is None]
@@ -96,27 +80,21 @@ def sweep_frame(store: StageStore, name: str) -> pd.DataFrame:
         )
     outcomes = read_outcomes(store, name)
 
-    def loop(planned: PlannedLoop) -> Loop | None:
-        outcome = outcomes.get(planned.run)
-        told = {"sweep": name, "arm": planned.arm, "labels": planned.labels}
+    def loop(row: LoopRow) -> RecordedLoop | None:
+        outcome = outcomes.get(row.run)
         ended = {"state": outcome.state, "why": outcome.why} if outcome else {}
-        return _loop_or_warning(store, planned.run, **told, **ended)
+        return _loop_or_warning(store, row.run, sweep=name, arm=row.arm, labels=row.labels, **ended)
 
     return loops_frame(filter(None, at_once(loop, table.loops)))
 
 
-def read_loops(store: StageStore, sweep: str) -> LoopTable | None:
-    """The loops that a sweep has planned; None if there is no such sweep, or its loops.json is damaged."""
-    return read_back(store, sweep, LOOPS, lambda data: LoopTable.model_validate(json.loads(data)))
-
-
-def _read_loop(store: StageStore, name: str, **told: Any) -> Loop | None:
+def _read_loop(store: StageStore, name: str, **told: Any) -> RecordedLoop | None:
     """A loop by its run folder; None if that holds none."""
     experiment = read_experiment(store, name)
-    return None if experiment is None else Loop(name, experiment, read_records(name, store), **told)
+    return None if experiment is None else RecordedLoop(name, experiment, read_records(name, store), **told)
 
 
-def _loop_or_warning(store: StageStore, name: str, **told: Any) -> Loop | None:
+def _loop_or_warning(store: StageStore, name: str, **told: Any) -> RecordedLoop | None:
     """A loop of many: one that cannot be read is said, and left out."""
     try:
         return _read_loop(store, name, **told)
@@ -125,8 +103,10 @@ def _loop_or_warning(store: StageStore, name: str, **told: Any) -> Loop | None:
         return None
 
 
-def loops_frame(loops: Iterable[Loop]) -> pd.DataFrame:
+def loops_frame(loops: Iterable[RecordedLoop]) -> pd.DataFrame:
     """The frame of some loops; the same whatever order they come in."""
+    import pandas as pd
+
     rows, fields, metrics, axes = [], dict[str, None](), set[str](), set[str]()
     for loop in loops:
         axes |= set(loop.labels or ())
@@ -145,7 +125,7 @@ def loops_frame(loops: Iterable[Loop]) -> pd.DataFrame:
     return frame
 
 
-def _rows(loop: Loop) -> Iterator[tuple[dict[str, Any], set[str]]]:
+def _rows(loop: RecordedLoop) -> Iterator[tuple[dict[str, Any], set[str]]]:
     """A row for each generation, and the metrics in it that are defined."""
     values = flatten(loop.experiment.model_dump(mode="json"))
     labels = {axis: label for axis, label in (loop.labels or {}).items() if axis not in values}

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import TypeAdapter
 
-from autophagy.runs.folder import read_back
+from autophagy.runs.folder import RunFolder
 from autophagy.store import StageStore
 
 OUTCOMES = "outcomes.json"
@@ -34,7 +34,7 @@ class Outcome:
 
 def read_outcomes(store: StageStore, sweep: str) -> dict[str, Outcome]:
     """Outcomes by run; empty for a sweep that was never run."""
-    return read_back(store, sweep, OUTCOMES, _decode) or {}
+    return RunFolder(store, sweep).read_back(OUTCOMES, _decode) or {}
 
 
 def _decode(data: bytes) -> dict[str, Outcome]:
@@ -49,4 +49,4 @@ def _decode(data: bytes) -> dict[str, Outcome]:
 def write_outcomes(store: StageStore, sweep: str, outcomes: Mapping[str, Outcome]) -> None:
     """Replace the outcomes of a sweep."""
     values = {run: dataclasses.asdict(outcome) for run, outcome in outcomes.items()}
-    store.write_run_file(sweep, OUTCOMES, json.dumps(values, indent=1).encode())
+    RunFolder(store, sweep).write(OUTCOMES, json.dumps(values, indent=1).encode())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autophagy.common.records import GenerationRecord
+from autophagy.metrics import metric_of
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -20,7 +21,7 @@ MAIN_METRICS = ("fid", "precision", "recall", "confidence", "entropy", "generali
 
 # Okabe and Ito's colours without yellow and black; loops beyond the sixth repeat them with broken lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-FEW_SEEDS = 5  # of fewer the range is shown
+INTERVAL_SEEDS = 5  # a band is the interval of the mean; of fewer that would be wider than their range
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # one more than colours: no two loops share both
 GREY = "#6b6b6b"
 _DPI = 150
@@ -32,32 +33,30 @@ def collapse_curves(
     curves: Mapping[str, Sequence[Sequence[GenerationRecord]]],
     *,
     metrics: Sequence[str] = MAIN_METRICS,
-    theory: Mapping[str, Sequence[float]] | None = None,
     stopped: Mapping[str, Sequence[Sequence[GenerationRecord]]] | None = None,
 ) -> bytes:
     """A panel per metric, a line per loop over its generations; PNG at 150 dpi.
 
     Several seeds of a loop become their mean and a band (see `band`). What real images reach when measured the
-    same way (`real_vs_real_<metric>`, `confidence_real`) is a dashed line. A metric that no record has is left out.
+    same way (`Metric.floor`) is a dashed line. A metric that no record has is left out.
 
     Args:
         curves: name of a loop -> its seeds -> the records of each.
         metrics: keys of `autophagy.metrics.METRICS`, in the order of the panels.
-        theory: key of a metric -> its predicted values at generations 0, 1, ...; a dotted line.
         stopped: name of a loop -> those of its seeds that ended early, marked with a cross. The mean ends where
             the first of them does; beyond, the other seeds are thin lines: a mean of survivors would flatter.
     """
-    return png(_curves_figure(curves, metrics, theory or {}, stopped or {}))
+    return png(_curves_figure(curves, metrics, stopped or {}))
 
 
 def band(values: Iterable[float]) -> tuple[float, float, float]:
     """Mean of some seeds, and what they spread over; NaN for none.
 
-    Of fewer than FEW_SEEDS the smallest and the largest value, else the 95% interval of the mean (Student's t).
+    Of fewer than INTERVAL_SEEDS the smallest and the largest value, else the 95% interval of the mean (Student's t).
     """
     known = [value for value in values if math.isfinite(value)]
     mean = math.fsum(known) / len(known) if known else math.nan
-    if len(known) < FEW_SEEDS:
+    if len(known) < INTERVAL_SEEDS:
         return mean, min(known, default=math.nan), max(known, default=math.nan)
     from scipy.special import stdtrit
 
@@ -100,8 +99,7 @@ def sample_grid(rows: Sequence[tuple[str, np.ndarray]], *, columns: int = 16) ->
 def _curves_figure(
     curves: Mapping[str, Sequence[Sequence[GenerationRecord]]],
     metrics: Sequence[str],
-    theory: Mapping[str, Sequence[float]],
-    stopped: Mapping[str, Sequence[Sequence[GenerationRecord]]] | None = None,
+    stopped: Mapping[str, Sequence[Sequence[GenerationRecord]]],
 ) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -114,7 +112,7 @@ def _curves_figure(
     figure = Figure(figsize=(4.0 * columns + 0.4, 3.0 * lines + 0.6), layout=layout)
     for i, key in enumerate(shown):
         axes = figure.add_subplot(lines, columns, i + 1)
-        _draw_panel(axes, key, curves, theory.get(key, ()), stopped or {})
+        _draw_panel(axes, key, curves, stopped)
         if i + columns >= len(shown):
             axes.set_xlabel("generation")
     if not shown:
@@ -128,9 +126,9 @@ def _curves_figure(
 def _explained(curves: Iterable[Sequence[object]], stopped: bool) -> str:
     """What line and band are, in words."""
     counts = [len(seeds) for seeds in curves]
-    few, many = min(counts) < FEW_SEEDS, max(counts) >= FEW_SEEDS
+    few, many = min(counts) < INTERVAL_SEEDS, max(counts) >= INTERVAL_SEEDS
     bands = ["smallest to largest"] * few + ["95% interval of the mean"] * many
-    where = f" ({FEW_SEEDS} seeds or more)" if len(bands) > 1 else ""
+    where = f" ({INTERVAL_SEEDS} seeds or more)" if len(bands) > 1 else ""
     ends = "; cross: stopped early, the mean ends at the first" if stopped else ""
     return f"line: mean of the seeds, band: {', or '.join(bands)}{where}{ends}"
 
@@ -158,7 +156,6 @@ def _draw_panel(
     axes: Axes,
     key: str,
     curves: Mapping[str, Sequence[Sequence[GenerationRecord]]],
-    theory: Sequence[float],
     stopped: Mapping[str, Sequence[Sequence[GenerationRecord]]],
 ) -> None:
     from matplotlib.ticker import MaxNLocator
@@ -186,8 +183,6 @@ def _draw_panel(
     for floor in sorted({_significant(_floor(seeds, key)) for seeds in curves.values()}):
         if math.isfinite(floor):
             axes.axhline(floor, color=GREY, linestyle="--", linewidth=1.2, label="real images", zorder=1)
-    if len(theory):
-        axes.plot(range(len(theory)), theory, color="black", linestyle=":", linewidth=1.5, label="theory")
     axes.set_title(title(key), loc="left", fontsize=11, fontweight="bold")
     axes.set_title(direction(key), loc="right", fontsize=8, color=GREY)
     last = max((record.generation for seeds in curves.values() for run in seeds for record in run), default=0)
@@ -229,8 +224,8 @@ def _mean_and_band(
 
 def _floor(seeds: Iterable[Sequence[GenerationRecord]], key: str) -> float:
     """What real images reach: mean over the seeds, NaN if it was not measured."""
-    floor_key = "confidence_real" if key == "confidence" else f"real_vs_real_{key}"
-    values = [_value(record, floor_key) for run in seeds for record in run]
+    floor = metric_of(key).floor
+    values = [_value(record, floor) for run in seeds for record in run if floor]
     known = [value for value in values if math.isfinite(value)]
     return math.fsum(known) / len(known) if known else math.nan
 
@@ -251,10 +246,7 @@ def title(key: str) -> str:
 
 def direction(key: str) -> str:
     """Which end of a metric is the good one, in words; empty if neither is."""
-    from autophagy.metrics import METRICS
-
-    better = METRICS[key].higher_is_better if key in METRICS else None
-    return {True: "↑ higher is better", False: "↓ lower is better", None: ""}[better]
+    return {True: "↑ higher is better", False: "↓ lower is better", None: ""}[metric_of(key).higher_is_better]
 
 
 def png(figure: Figure) -> bytes:

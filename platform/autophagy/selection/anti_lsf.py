@@ -4,6 +4,7 @@ from typing import Literal
 
 import numpy as np
 
+from autophagy.common.samples import CONFIDENCE
 from autophagy.selection.base import Candidates
 from autophagy.selection.lsf import ConfidenceSelector
 
@@ -14,4 +15,4 @@ class AntiLsf(ConfidenceSelector):
     strategy: Literal["anti_lsf"] = "anti_lsf"
 
     def scores(self, candidates: Candidates) -> np.ndarray:
-        return -candidates.confidence
+        return -candidates.column(CONFIDENCE)

@@ -10,13 +10,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from autophagy.common.errors import UserError
-from autophagy.common.samples import LABEL, REAL, UNLABELLED
+from autophagy.common.samples import CONFIDENCE, LABEL, REAL, UNLABELLED
 from autophagy.common.section import Section
 
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """What a selector may look at: the columns of n candidate images. Only those that it `needs` are filled.
+    """What a selector may look at: the columns of n candidate images, of `samples.COLUMNS`; those that it `needs`.
 
     Raises:
         ValueError: columns of different lengths.
@@ -25,8 +25,8 @@ class Candidates:
     sample_id: np.ndarray  # int64 [n], unique
     generation: np.ndarray  # int32 [n], origin; REAL = -1
     label: np.ndarray  # int64 [n], UNLABELLED = -1
-    features: np.ndarray  # float32 [n, D]
-    confidence: np.ndarray  # float32 [n], own-label probe confidence in [0, 1], NaN if none
+    features: np.ndarray | None = None  # float32 [n, D]
+    confidence: np.ndarray | None = None  # float32 [n], own-label probe confidence in [0, 1], NaN if none
     latent: np.ndarray | None = None  # float32 [n, L], bottleneck of the denoiser of generation 0
     pixels: np.ndarray | None = None  # uint8 [n, H * W * C]
     denoising_error: np.ndarray | None = None  # float32 [n], of the denoiser of generation 0, mean over timesteps
@@ -46,6 +46,17 @@ class Candidates:
     def is_real(self) -> np.ndarray:
         """Which candidates are real images, bool [n]."""
         return self.generation == REAL
+
+    def column(self, name: str) -> np.ndarray:
+        """A column that is needed.
+
+        Raises:
+            ValueError: it is not there.
+        """
+        found: np.ndarray | None = getattr(self, name)
+        if found is None:
+            raise ValueError(f"the candidates have no {name}")
+        return found
 
     def beside_real(self) -> Candidates:
         """The same candidates; where no reference is given, the real ones among them are it."""
@@ -184,13 +195,12 @@ class Selector(Section, ABC):
         if self.compares_with_real and candidates.reference is not None:
             rows["the real images of the reference"] = candidates.reference
         for whose, name in product(rows, sorted(self.needs)):
-            column = getattr(rows[whose], name)
-            if column is None or (name == "features" and column.shape[1] == 0):
+            if getattr(rows[whose], name) is None:
                 raise UserError(
                     f"selection.strategy = {self.strategy!r}: needs {name}, and {whose} have none; "
                     f"give a column {name}, or use a strategy that needs none, such as random"
                 )
-        if "confidence" in self.needs and np.isnan(candidates.confidence).all():
+        if CONFIDENCE in self.needs and np.isnan(candidates.column(CONFIDENCE)).all():
             raise UserError(
                 f"selection.strategy = {self.strategy!r}: needs labels and a probe, but no candidate has a "
                 "confidence; use data with labels, or a strategy that needs none, such as random"

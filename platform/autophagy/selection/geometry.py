@@ -20,7 +20,7 @@ class PointSelector(Selector):
 
     def _points(self, candidates: Candidates) -> np.ndarray:
         """Where the candidates lie, float32 [n, D]."""
-        return np.asarray(getattr(candidates, self.feature_space), dtype=np.float32)
+        return candidates.column(self.feature_space).astype(np.float32, copy=False)
 
     def _placed(self, candidates: Candidates) -> np.ndarray:
         """Row indices of the candidates whose point is finite, by sample_id."""

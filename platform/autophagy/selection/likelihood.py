@@ -23,5 +23,5 @@ class Likelihood(ScoredSelector):
         return frozenset({DENOISING_ERROR})
 
     def scores(self, candidates: Candidates) -> np.ndarray:
-        error = np.asarray(candidates.denoising_error)
+        error = candidates.column(DENOISING_ERROR)
         return -error if self.prefer == "top" else error

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
+from autophagy.common.samples import CONFIDENCE
 from autophagy.common.section import since
 from autophagy.selection.base import Candidates, ProbeSettings, ScoredSelector
 
@@ -28,7 +29,7 @@ class ConfidenceSelector(ScoredSelector):
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"confidence"})
+        return frozenset({CONFIDENCE})
 
     @property
     def probe(self) -> ProbeSettings:
@@ -45,4 +46,4 @@ class Lsf(ConfidenceSelector):
     strategy: Literal["lsf"] = "lsf"
 
     def scores(self, candidates: Candidates) -> np.ndarray:
-        return candidates.confidence
+        return candidates.column(CONFIDENCE)

@@ -40,14 +40,12 @@ class Ole(ScoredSelector):
         Raises:
             ValueError: the candidates have no latents.
         """
-        if candidates.latent is None:
-            raise ValueError("the candidates have no latents")
-        score = np.full(len(candidates), np.nan)
+        points, score = candidates.column(LATENT), np.full(len(candidates), np.nan)
         rows = np.argsort(candidates.sample_id)
-        length = np.linalg.norm(candidates.latent[rows].astype(np.float64), axis=1)
+        length = np.linalg.norm(points[rows].astype(np.float64), axis=1)
         usable = np.isfinite(length) & (length > 0)
         rows = rows[usable]
-        latents, label = candidates.latent[rows] / length[usable, None], candidates.label[rows]
+        latents, label = points[rows] / length[usable, None], candidates.label[rows]
         left, num_rounds = np.arange(rows.size), 0
         while left.size:
             contribution = ole_contributions(latents[left], label[left])

@@ -23,7 +23,7 @@ class TrajectoryVariance(ScoredSelector):
         return frozenset({TRAJECTORY_VARIANCE})
 
     def scores(self, candidates: Candidates) -> np.ndarray:
-        return -np.asarray(candidates.trajectory_variance)
+        return -candidates.column(TRAJECTORY_VARIANCE)
 
     def _rank(self, candidates: Candidates, num_keep: int, rng: np.random.Generator) -> np.ndarray:
         order = rng.permutation(len(candidates))

@@ -21,11 +21,14 @@ VERSION = 1
 
 
 class Config(Section):
+    """What a `centres` stage is keyed by."""
+
     num_centres: int  # of each class
     seed: int
 
 
 def stage(e: Experiment, inputs: Mapping[str, Stage], correction: SelfCorrection) -> Stage:
+    """What `correct` moves training images to."""
     return Stage("centres", build, Config(num_centres=correction.num_centres, seed=e.seed), inputs, version=VERSION)
 
 

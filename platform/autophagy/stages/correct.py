@@ -20,10 +20,13 @@ VERSION = 1
 
 
 class Config(Scoring):
+    """What a `correct` stage is keyed by."""
+
     strength: float
 
 
 def stage(e: Experiment, k: int, inputs: Mapping[str, Stage], correction: SelfCorrection) -> Stage:
+    """The training set of generation k >= 1, corrected; `inputs` as `build` has them."""
     config = Config(**scoring(e), strength=correction.strength)
     resources = Resources(use_gpu=e.training.use_gpu)
     return Stage("correct", build, config, inputs, resources, VERSION, generation=k)

@@ -34,6 +34,8 @@ VERSION = 2
 
 
 class Config(Section):
+    """What a `evaluate` stage is keyed by."""
+
     metrics: Metrics
     generation: int
     budget: int
@@ -42,6 +44,7 @@ class Config(Section):
 
 
 def stage(e: Experiment, k: int, inputs: Mapping[str, Stage]) -> Stage:
+    """The metrics of generation k; `inputs` as `build` has them."""
     config = Config(metrics=e.metrics, generation=k, budget=e.budget, seed=e.seed, new_classes=sorted(e.data.appear))
     return Stage("evaluate", build, config, inputs, version=VERSION, generation=k)
 
@@ -57,7 +60,9 @@ def build(job: Job[Config]) -> None:
     and its encoder are those of generation 0 whatever selects, so that confidence is comparable along a curve.
     """
     from autophagy.features.networks import predict_classes
-    from autophagy.metrics import Measured, knn_entropy, measure, real_vs_real, total_variance
+    from autophagy.metrics.entropy import knn_entropy
+    from autophagy.metrics.measured import Measured, measure, real_vs_real
+    from autophagy.metrics.structure import total_variance
 
     config, inputs, seed = job.config, job.inputs, job.config.seed
     k, num_samples = config.metrics.k, config.metrics.num_samples

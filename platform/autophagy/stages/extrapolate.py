@@ -16,10 +16,13 @@ VERSION = 1
 
 
 class Config(Section):
+    """What a `extrapolate` stage is keyed by."""
+
     weight: float
 
 
 def stage(k: int, inputs: Mapping[str, Stage], correction: Neon) -> Stage:
+    """The weights of generation k >= 1; `inputs` as `build` has them."""
     return Stage("extrapolate", build, Config(weight=correction.weight), inputs, version=VERSION, generation=k)
 
 

@@ -14,11 +14,14 @@ VERSION = 1
 
 
 class Config(Section):
+    """What a `feature_network` stage is keyed by."""
+
     kind: str
     seed: int
 
 
 def stage(e: Experiment, real: Stage) -> Stage:
+    """What measures all generations of a loop."""
     config = Config(kind=e.metrics.feature_network, seed=e.seed)
     resources = Resources(use_gpu=e.training.use_gpu)
     return Stage("feature_network", build, config, {"real": real}, resources, VERSION)

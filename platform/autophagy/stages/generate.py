@@ -33,6 +33,8 @@ from autophagy.store import NUM_FILES
 
 
 class Config(Scoring):
+    """What a `generate` stage is keyed by."""
+
     generation: Generation  # how samples are made
     generation_index: int  # that they are of
     seed: int
@@ -164,10 +166,11 @@ def build(job: Job[Config]) -> Info:
     count, size = int(job.count or 0), job.config.generation.shard_size
     taken, copied = _take_over(job, count, size)
     shards = [{"start": start} for start in range(taken * size, count, size)]
-    written = [int(row["files"]) for row in stream(job, shards, Sampler, ScoreAndWrite)]
+    rows, cost = stream(job, shards, Sampler, ScoreAndWrite)
+    written = [int(row["files"]) for row in rows]
     if len(written) != len(shards):
         raise RuntimeError(f"generate: {len(written)} of {len(shards)} shards came back")
-    return {"num_images": count, "taken_over": taken, NUM_FILES: copied + sum(written)}
+    return {"num_images": count, "taken_over": taken, NUM_FILES: copied + sum(written)} | cost
 
 
 def _take_over(job: Job[Config], count: int, size: int) -> tuple[int, int]:

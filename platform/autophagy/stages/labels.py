@@ -23,11 +23,15 @@ Parts = dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]  # split -> images,
 
 
 class Config(Section):
+    """What a `labels` stage is keyed by."""
+
     source: Literal["predicted", "ssc_omp", "kmeans"]
     seed: int
 
 
 class ClusteredConfig(Config):
+    """The same of clusterings."""
+
     num_clusters: int | None  # None: as many as the data have classes
     timestep: int  # of the latents that are clustered
 

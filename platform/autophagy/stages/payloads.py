@@ -16,16 +16,14 @@ import pyarrow.compute as pc
 
 from autophagy.common.samples import (
     CONFIDENCE,
-    DENOISING_ERROR,
-    FEATURES,
     GENERATION,
     IMAGE,
     IS_REAL,
     LABEL,
     LATENT,
+    PIXELS,
     REAL,
     SAMPLE_ID,
-    TRAJECTORY_VARIANCE,
     origin_generation,
     sample_ids,
 )
@@ -228,7 +226,7 @@ def read_scores(inputs: Inputs, ids: np.ndarray, columns: list[str]) -> pa.Table
 
 def read_candidates(inputs: Inputs, ids: np.ndarray, needs: frozenset[str]) -> Candidates:
     """The columns a selector needs of the samples `ids`, sorted by sample id."""
-    light = [c for c in (FEATURES, CONFIDENCE, DENOISING_ERROR, TRAJECTORY_VARIANCE) if c in needs]
+    light = sorted(needs - {LABEL, LATENT, PIXELS})
     table = read_scores(inputs, ids, [SAMPLE_ID, GENERATION, LABEL, *light])
     columns: dict[str, Any] = {name: to_numpy(table, name) for name in light}
     rescored = several(inputs, RESCORED)  # by the probe that was refitted last; none where it never was
@@ -238,15 +236,12 @@ def read_candidates(inputs: Inputs, ids: np.ndarray, needs: frozenset[str]) -> C
         parts = [(artifact, LATENTS) for artifact in rescored or several(inputs, SAMPLES)]
         parts += [] if rescored else [(inputs["score"], f"{LATENTS}/{split}") for split in scored_splits(inputs)]
         columns[LATENT] = _read_column(parts, ids, LATENT).astype(np.float32)
-    if "pixels" in needs:
-        columns["pixels"] = read_images(inputs, ids)[0].reshape(len(ids), -1)
-    n = table.num_rows
+    if PIXELS in needs:
+        columns[PIXELS] = read_images(inputs, ids)[0].reshape(len(ids), -1)
     return Candidates(
         sample_id=to_numpy(table, SAMPLE_ID),
         generation=to_numpy(table, GENERATION),
         label=to_numpy(table, LABEL),
-        features=columns.pop(FEATURES, np.zeros((n, 0), np.float32)),
-        confidence=columns.pop(CONFIDENCE, np.full(n, np.nan, np.float32)),
         **columns,
     )
 

@@ -20,6 +20,8 @@ COMPARISON = 3000  # real images that timesteps and penalties are compared on
 
 
 class Config(Section):
+    """What a `probe` stage is keyed by."""
+
     probe: ProbeSettings
     labels: Literal["oracle", "shuffled"]
     seed: int

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from autophagy.common.samples import REAL, sample_ids
+import pyarrow as pa
+
+from autophagy.common.samples import IMAGE, LABEL, REAL, sample_ids
 from autophagy.common.section import RUNTIME, Section
 from autophagy.config import Experiment
 from autophagy.data.splits import split
+from autophagy.data.tables import tensor_column
 from autophagy.engine.job import Info, Job
 from autophagy.engine.stage import Stage
-from autophagy.stages.payloads import ROWS_PER_FILE, SPLITS, RealInfo, real_file
+from autophagy.stages.payloads import ROWS_PER_FILE, SPLITS, RealInfo, real_file, sample_columns
 
 VERSION = 1
 
@@ -25,6 +28,8 @@ class Images(Section):
 
 
 class Config(Section):
+    """What a `real` stage is keyed by."""
+
     data: Images
     fingerprint: str
     num_fresh: int  # set aside; with num_real given these are simply all others, and all scenarios share the split
@@ -33,6 +38,7 @@ class Config(Section):
 
 
 def stage(e: Experiment) -> Stage:
+    """The real images of a loop, by their content and the split."""
     from autophagy.data.sources.open import absolute, fingerprint
 
     data = e.data
@@ -54,7 +60,6 @@ def stage(e: Experiment) -> Stage:
 def build(job: Job[Config]) -> Info:
     """Read the source, split it, write the images once."""
     from autophagy.data.pixels import load_images
-    from autophagy.data.tables import to_table
 
     config = job.config
     images = load_images(config.source, config.data.image_size)
@@ -62,7 +67,8 @@ def build(job: Job[Config]) -> Info:
     sizes, first_index, index = {}, {}, 0
     for name in SPLITS:
         rows = getattr(parts, name)
-        table = to_table(images, rows, sample_ids(REAL, index, len(rows)))
+        columns = {LABEL: pa.array(images.label[rows]), IMAGE: tensor_column(images.image[rows])}
+        table = pa.table(sample_columns(sample_ids(REAL, index, len(rows))) | columns)
         for start in range(0, len(rows), ROWS_PER_FILE):
             job.attempt.write_table(real_file(name, start // ROWS_PER_FILE), table.slice(start, ROWS_PER_FILE))
         sizes[name], first_index[name] = len(rows), index

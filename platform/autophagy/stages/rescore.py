@@ -32,6 +32,8 @@ VERSION = 1
 
 
 class Config(Candidacy):
+    """What a `rescore` stage is keyed by."""
+
     shard_size: int
     latents: bool  # whether the selection reads them
 
@@ -81,8 +83,8 @@ def build(job: Job[Config]) -> Info:
     origin, size = origin_generation(todo), job.config.shard_size
     of_one_origin = [todo[origin == generation] for generation in np.unique(origin)]
     shards = [{SAMPLE_ID: ids[start : start + size]} for ids in of_one_origin for start in range(0, len(ids), size)]
-    rows = list(stream(job, shards, Rescore))
+    rows, cost = stream(job, shards, Rescore)
     count = sum(int(row["count"]) for row in rows)
     if count != len(todo):
         raise RuntimeError(f"rescore: {count} of {len(todo)} images came back")
-    return {"num_images": count, NUM_FILES: sum(int(row["files"]) for row in rows)}
+    return {"num_images": count, NUM_FILES: sum(int(row["files"]) for row in rows)} | cost

@@ -20,11 +20,14 @@ from autophagy.store import NUM_FILES
 
 
 class Config(Scoring):
+    """What a `score` stage is keyed by."""
+
     shard_size: int
     fresh: Annotated[bool, since(False)] = False  # the fresh images too: they may be many, and few scenarios use them
 
 
 def stage(e: Experiment, shared: Stages) -> Stage:
+    """The scores of the real images, from the stages that all generations share."""
     config = Config(**scoring(e), shard_size=4 * e.generation.shard_size, fresh=bool(e.num_fresh))
     resources = Resources(use_gpu=e.generation.use_gpu, num_actors=e.generation.num_actors)
     return Stage("score", build, config, scored_by(shared), resources, VERSION, place="driver")
@@ -63,8 +66,8 @@ def build(job: Job[Config]) -> Info:
         if split != "fresh" or job.config.fresh
         for start in range(0, count, size)
     ]
-    done = list(stream(job, shards, ScoreReal))
+    done, cost = stream(job, shards, ScoreReal)
     count, wanted = sum(int(row["count"]) for row in done), sum(int(str(shard["count"])) for shard in shards)
     if count != wanted:
         raise RuntimeError(f"score: {count} of {wanted} images came back")
-    return {NUM_FILES: sum(int(row["files"]) for row in done)}
+    return {NUM_FILES: sum(int(row["files"]) for row in done)} | cost

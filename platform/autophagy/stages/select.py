@@ -44,6 +44,8 @@ def candidacy(e: Experiment, k: int) -> dict[str, Any]:
 
 
 class Config(Candidacy):
+    """What a `select` stage is keyed by."""
+
     selection: AnySelector
     budget: int
 

@@ -52,6 +52,8 @@ class Steps(Section):
 
 
 class Config(Section):
+    """What a `train` stage is keyed by."""
+
     model: AnyModel
     image_size: int
     training: Steps

@@ -13,14 +13,14 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 
 from autophagy.common.errors import UserError
-from autophagy.common.samples import CONFIDENCE, FEATURES, GENERATION, IS_REAL, LABEL, LATENT, SAMPLE_ID
+from autophagy.common.samples import COLUMNS, FEATURES
 from autophagy.common.schemas import unreadable_files
 from autophagy.data.limits import check_numpy
 
 INPUTS = (".npy", ".npz", ".parquet")
-VECTORS = (FEATURES, LATENT, "pixels")  # [n, D]
-INTEGERS = (SAMPLE_ID, GENERATION, LABEL)
-COLUMNS = (*VECTORS, *INTEGERS, IS_REAL, CONFIDENCE, "denoising_error", "trajectory_variance")
+VECTORS = {name for name, column in COLUMNS.items() if column.is_vector}
+# What a column may hold, in numpy's letters for kinds of numbers, and in words.
+_KINDS = {"b": ("b", "true or false"), "i": ("iu", "whole numbers"), "u": ("iuf", "numbers"), "f": ("iuf", "numbers")}
 
 
 def read_columns(path: str, names: Collection[str]) -> dict[str, np.ndarray]:
@@ -31,8 +31,7 @@ def read_columns(path: str, names: Collection[str]) -> dict[str, np.ndarray]:
     Args:
         path: `.npy`: features, float [n, D]. `.npz` or `.parquet`: columns by name; a vector in Parquet is a
             list, a fixed-size list or a fixed-shape tensor. A folder stands for the Parquet files in it.
-        names: Of features, latent, pixels (each [n, D]), sample_id, generation, label, is_real, confidence,
-            denoising_error, trajectory_variance (each [n]).
+        names: Of `samples.COLUMNS`; vectors are [n, D].
 
     Raises:
         UserError: no such file, a file of another kind, a column of another shape or type, or no row.
@@ -46,7 +45,7 @@ def read_columns(path: str, names: Collection[str]) -> dict[str, np.ndarray]:
     if suffix not in INPUTS:
         raise UserError(f"{path}: cannot tell what this is; give a file that ends in {', '.join(INPUTS)}")
     try:
-        columns = read_parquet(path, place, names) if suffix == ".parquet" else _read_numpy(path, place, names)
+        columns = _read_parquet(path, place, names) if suffix == ".parquet" else _read_numpy(path, place, names)
     except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, pa.ArrowException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: cannot be read ({reason}); write it again") from error
@@ -68,7 +67,7 @@ def _read_numpy(path: str, place: Path, names: Collection[str]) -> dict[str, np.
         return {name: loaded[name] for name in _pick(path, loaded.files, names)}
 
 
-def read_parquet(path: str, place: Path, names: Collection[str]) -> dict[str, np.ndarray]:
+def _read_parquet(path: str, place: Path, names: Collection[str]) -> dict[str, np.ndarray]:
     source = pyarrow.dataset.dataset(place, format="parquet")
     columns = _pick(path, source.schema.names, names)
     if found := unreadable_files(source.get_fragments(), columns):
@@ -102,11 +101,7 @@ def _from_arrow(path: str, name: str, column: pa.Array) -> np.ndarray:
 
 def _checked(path: str, name: str, column: np.ndarray) -> np.ndarray:
     """A column of the shape and type that its name asks for."""
-    width, kinds, wanted = (2, "iuf", "numbers") if name in VECTORS else (1, "iuf", "numbers")
-    if name in INTEGERS:
-        kinds, wanted = "iu", "whole numbers"
-    elif name == IS_REAL:
-        kinds, wanted = "b", "true or false"
+    width, (kinds, wanted) = 1 + COLUMNS[name].is_vector, _KINDS[np.dtype(COLUMNS[name].dtype).kind]
     if column.dtype.kind not in kinds:
         raise UserError(f"{path}: {name} has type {column.dtype}; give {wanted}")
     if column.ndim != width or (width == 2 and not column.shape[1]):

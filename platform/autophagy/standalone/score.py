@@ -12,27 +12,19 @@ import numpy as np
 from rich.table import Table
 
 from autophagy.common.errors import UserError
-from autophagy.common.samples import FEATURES, LABEL, UNLABELLED
+from autophagy.common.samples import FEATURES, LABEL
 from autophagy.common.seeds import rng_for
-from autophagy.metrics import METRICS, Measured, measure, real_vs_real
+from autophagy.metrics import METRICS
+from autophagy.metrics.measured import Measured, measure, real_vs_real
 from autophagy.standalone.columns import read_columns
 from autophagy.standalone.select import writing
 
-_NEED_NO_TRAINING = (
-    *("fid", "kid", "kid_std", "precision", "recall", "density", "coverage"),
-    *("entropy_synthetic", "duplicate_share", "feature_variance"),
-)
-_NEED_TRAINING = ("entropy", "generalization_score", "real_baseline", "memorization_ratio")
-
-
-# Score
-
 
 @dataclass(frozen=True)
-class Scores:
+class SetScores:
     """The metrics of one synthetic set, and the floor that real data themselves reach."""
 
-    metrics: Mapping[str, float]  # keys of METRICS; NaN where there are too few rows
+    metrics: Mapping[str, float]  # keys of METRICS; NaN where undefined
     real_vs_real: Mapping[str, float]  # the same keys: one random half of the real rows against the other
     num_rows: Mapping[str, int]  # of real, synthetic, training
     width: int
@@ -55,6 +47,8 @@ class Scores:
                 f"{n['real']} real and {n['synthetic']} synthetic rows: fid, entropy and coverage depend on the "
                 "numbers; compare only scores of equal sizes"
             )
+        if any(map(math.isnan, self.metrics.values())):
+            notes.append("undefined: it takes more rows, or features of more dimensions")
         if self.real_vs_real:
             notes.append(f"real vs real: two random halves, {n['real'] // 2} rows each")
         return notes
@@ -82,7 +76,7 @@ def score_sets(
     *,
     k: int = 5,
     seed: int = 0,
-) -> Scores:
+) -> SetScores:
     """All metrics that are defined for plain features.
 
     Args:
@@ -101,30 +95,12 @@ def score_sets(
     for name, x in features.items():
         if x.shape[1] != width:
             raise UserError(f"{name}: features of width {x.shape[1]}, not {width} as the real ones; use one network")
-    labelled = LABEL in real and LABEL in synthetic
-    values = measure(
-        Measured(
-            generation=0,
-            reference=features["real"],
-            synthetic=features["synthetic"],
-            synthetic_label=np.full(len(features["synthetic"]), UNLABELLED),
-            synthetic_predicted=synthetic[LABEL] if labelled else None,
-            synthetic_confidence=np.full(len(features["synthetic"]), np.nan),
-            synthetic_latent=None,
-            synthetic_probe_label=None,
-            training=features.get("training", np.empty((0, width))),
-            training_generation=np.empty(0, dtype=np.int32),
-            reference_label=real[LABEL] if labelled else np.full(len(features["real"]), UNLABELLED),
-            reference_confidence=np.full(len(features["real"]), np.nan),
-            num_candidates=0,
-            num_kept=0,
-            k=k,
-            seed=seed,
-        )
-    )
-    shown = {*_NEED_NO_TRAINING, *(() if training is None else _NEED_TRAINING)}
-    return Scores(
-        metrics={key: values[key] for key in METRICS if key in shown or not math.isnan(values[key])},
+    given: dict[str, Any] = {} if training is None else {"training": features["training"]}
+    if LABEL in real and LABEL in synthetic:
+        given |= {"synthetic_predicted": synthetic[LABEL], "reference_label": real[LABEL]}
+    values = measure(Measured(features["real"], features["synthetic"], k=k, seed=seed, **given))
+    return SetScores(
+        metrics={key: values[key] for key, metric in METRICS.items() if given.keys() >= set(metric.needs)},
         real_vs_real=_floor(features["real"], k, seed),
         num_rows={name: len(x) for name, x in features.items()},
         width=width,
@@ -138,12 +114,12 @@ def _floor(real: np.ndarray, k: int, seed: int) -> dict[str, float]:
     half = len(real) // 2
     order = rng_for(seed, "halves").permutation(len(real))
     values = real_vs_real(real[order[:half]], real[order[half : 2 * half]], k, seed)
-    named = {key.removeprefix("real_vs_real_"): value for key, value in values.items()}
+    named = {key: values[m.floor] for key, m in METRICS.items() if m.floor and m.floor in values}
     return {} if any(map(math.isnan, named.values())) else named
 
 
-def write_scores(scores: Scores, path: str) -> None:
-    """Write `Scores.to_json` to a file.
+def write_scores(scores: SetScores, path: str) -> None:
+    """Write `SetScores.to_json` to a file.
 
     Raises:
         UserError: the file cannot be written.
@@ -152,7 +128,7 @@ def write_scores(scores: Scores, path: str) -> None:
         place.write_text(json.dumps(scores.to_json(), indent=1) + "\n")
 
 
-def score_table(scores: Scores) -> Table:
+def score_table(scores: SetScores) -> Table:
     """A table to print: a metric in each row."""
     table = Table("metric", "value", "real vs real", "better", "what it is", box=None, pad_edge=False)
     for key, value in scores.metrics.items():
@@ -167,4 +143,4 @@ def score_table(scores: Scores) -> Table:
 def _number(value: float | None) -> str:
     if value is None:
         return ""
-    return "too few rows" if math.isnan(value) else f"{value:.4g}"
+    return "undefined" if math.isnan(value) else f"{value:.4g}"

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,26 +15,23 @@ import pyarrow.parquet
 
 from autophagy.common.errors import UserError
 from autophagy.common.samples import (
+    COLUMNS,
     CONFIDENCE,
-    FEATURES,
     GENERATION,
     IS_REAL,
     LABEL,
-    LATENT,
+    PIXELS,
     REAL,
     SAMPLE_ID,
     UNLABELLED,
 )
 from autophagy.config import override
 from autophagy.selection import Candidates, Selector, make_selector
-from autophagy.standalone.columns import INTEGERS, VECTORS, read_columns
+from autophagy.standalone.columns import VECTORS, read_columns
 
 OUTPUTS = (".parquet", ".csv", ".npy")
 _SYNTHETIC = 0  # origin generation of candidates that say nothing about it
 _SHOWN_CLASSES = 20
-
-
-# Select
 
 
 def parse_selector(strategy: str, settings: Sequence[str]) -> Selector:
@@ -72,6 +70,7 @@ def check_output(path: str, endings: Sequence[str], inputs: Sequence[str | None]
 
 @contextmanager
 def writing(path: str) -> Iterator[Path]:
+    """The place that an output is written to; a UserError of one line where it cannot be."""
     try:
         yield Path(path).expanduser()
     except OSError as error:
@@ -89,25 +88,21 @@ def read_candidates(path: str, needs: Collection[str], *, origin: int = _SYNTHET
     Raises:
         UserError: see `read_columns`; or two rows of the same sample_id.
     """
-    columns = read_columns(path, {*needs, *INTEGERS, IS_REAL})
+    wanted = {*needs, SAMPLE_ID, GENERATION, LABEL, IS_REAL}
+    columns = read_columns(path, wanted)
     n = len(next(iter(columns.values())))
-    default = np.where(columns[IS_REAL], REAL, _SYNTHETIC) if IS_REAL in columns else np.full(n, origin)
-    sample_id = columns.get(SAMPLE_ID, np.arange(n)).astype(np.int64)
-    if len(np.unique(sample_id)) < n:
-        raise UserError(f"{path}: sample_id repeats; give every row its own, or leave the column out")
+    is_real = columns.pop(IS_REAL, None)
+    told: dict[str, Any] = {
+        SAMPLE_ID: np.arange(n),
+        GENERATION: np.full(n, origin) if is_real is None else np.where(is_real, REAL, _SYNTHETIC),
+        LABEL: np.full(n, UNLABELLED),
+        **{name: column for name, column in columns.items() if name in wanted},
+    }
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is counted
-        floats = {name: columns[name].astype(np.float32) for name in columns if name in needs and name != "pixels"}
-    return Candidates(
-        sample_id=sample_id,
-        generation=columns.get(GENERATION, default).astype(np.int32),
-        label=columns.get(LABEL, np.full(n, UNLABELLED)).astype(np.int64),
-        features=floats.get(FEATURES, np.zeros((n, 0), np.float32)),
-        confidence=floats.get(CONFIDENCE, np.full(n, np.nan, np.float32)),
-        latent=floats.get(LATENT),
-        pixels=columns.get("pixels"),
-        denoising_error=floats.get("denoising_error"),
-        trajectory_variance=floats.get("trajectory_variance"),
-    )
+        told |= {name: told[name].astype(COLUMNS[name].dtype) for name in told.keys() - {PIXELS}}
+    if len(np.unique(told[SAMPLE_ID])) < n:
+        raise UserError(f"{path}: sample_id repeats; give every row its own, or leave the column out")
+    return Candidates(**told)
 
 
 def with_reference(candidates: Candidates, reference: Candidates, needs: Collection[str]) -> Candidates:
@@ -116,7 +111,7 @@ def with_reference(candidates: Candidates, reference: Candidates, needs: Collect
     Raises:
         UserError: a vector that is needed has two widths.
     """
-    for name in sorted(set(needs) & set(VECTORS)):
+    for name in sorted(VECTORS & set(needs)):
         ours, theirs = getattr(candidates, name), getattr(reference, name)
         if ours is not None and (theirs is None or ours.shape[1] != theirs.shape[1]):
             width = 0 if theirs is None else theirs.shape[1]
@@ -129,7 +124,7 @@ def with_reference(candidates: Candidates, reference: Candidates, needs: Collect
 def num_unplaced(candidates: Candidates, needs: Collection[str]) -> int:
     """How many candidates lack a finite value that is needed; selectors put them last."""
     lacking = np.zeros(len(candidates), dtype=bool)
-    for name in set(needs) & {*VECTORS, CONFIDENCE}:
+    for name in set(needs) & (VECTORS | {CONFIDENCE}):
         column = getattr(candidates, name)
         if column is not None:
             lacking |= ~np.isfinite(column.reshape(len(candidates), -1)).all(axis=1)

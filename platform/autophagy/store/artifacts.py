@@ -1,8 +1,7 @@
-"""A stage under way (Attempt), a finished one (Artifact), and the manifest that makes the one the other."""
+"""A stage under way (Attempt) and a finished one (Artifact)."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -10,15 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset
+import pyarrow.compute as pc
 import pyarrow.parquet
 from pyarrow.fs import FileSystem
-from pydantic import BaseModel
 
 from autophagy.common.schemas import unreadable_files
-from autophagy.store.storage import Storage, check_key, is_name
+from autophagy.store.names import is_name
+from autophagy.store.storage import Storage
 
-MANIFEST = "manifest.json"
 MARKER = ".building"  # in an attempt: who collects it takes this away before anything else
 NUM_FILES = "num_files"  # in the info of a builder that has others write for it: how many files there must be
 
@@ -81,33 +79,35 @@ class Artifact:
         self,
         name: str | None = None,
         columns: Sequence[str] | None = None,
-        filter: pyarrow.dataset.Expression | None = None,
+        filter: pc.Expression | None = None,
     ) -> pa.Table:
         """Read Parquet files as one table, rows in the order of the file names.
 
         Args:
             name: A Parquet file or a subfolder of them; all Parquet files by default.
             columns: Columns to read; all by default. Only these are fetched.
-            filter: Rows to read, e.g. `pyarrow.dataset.field("label") == 3`.
+            filter: Rows to read, e.g. `pyarrow.compute.field("label") == 3`.
 
         Raises:
             FileNotFoundError: There is no Parquet file of that name.
             RuntimeError: A file has a type that may run code when it is read.
         """
+        from pyarrow import dataset  # which loads pandas: not for a process that reads no table
+
         paths = self.parquet_files(name or "")
         if not paths:
             where = f"stage {self.stage} {self.key}"
             raise FileNotFoundError(f"{where} has no Parquet file in {name or '.'!r}, but {self.files()}")
         # The manifest knows the sizes: an object store need not be asked for them, twice for each file.
-        parquet, files = pyarrow.dataset.ParquetFileFormat(), self.manifest["files"]
+        parquet, files = dataset.ParquetFileFormat(), self.manifest["files"]
         parts = [
             parquet.make_fragment(path, self.fs, file_size=files[path.removeprefix(f"{self.path}/")]["size"])
             for path in paths
         ]
         if found := unreadable_files(parts):
             raise RuntimeError(f"stage {self.stage} {self.key}: {': '.join(found)}")
-        dataset = pyarrow.dataset.FileSystemDataset(parts, parts[0].physical_schema, parquet, self.fs)
-        return dataset.to_table(columns=None if columns is None else list(columns), filter=filter)
+        whole = dataset.FileSystemDataset(parts, parts[0].physical_schema, parquet, self.fs)
+        return whole.to_table(columns=None if columns is None else list(columns), filter=filter)
 
 
 @dataclass
@@ -173,67 +173,3 @@ def file_sizes(storage: Storage, folder: str) -> dict[str, int]:
     found = storage.entries(folder, recursive=True)
     sizes = {info.path[len(folder) + 1 :]: info.size for info in found if info.is_file}
     return {name: size for name, size in sizes.items() if name != MARKER}
-
-
-def manifest_path(storage: Storage, stage: str, key: str) -> str:
-    """The manifest of a stage: the stage is done if and only if it is there."""
-    return storage.at("stages", check_key(stage), check_key(key), MANIFEST)
-
-
-def payload_path(storage: Storage, manifest: Mapping[str, Any]) -> str:
-    """The payload folder a manifest names."""
-    return storage.at("stages", manifest["stage"], manifest["key"], manifest["attempt"])
-
-
-def read_manifest(storage: Storage, stage: str, key: str) -> dict[str, Any] | None:
-    """The manifest of a stage, None if the stage is not done or the manifest damaged."""
-    data = storage.read(manifest_path(storage, stage, key))
-    return None if data is None else decode_manifest(data, stage, key)
-
-
-def encode_manifest(manifest: Mapping[str, Any]) -> bytes:
-    """The manifest as JSON, with a checksum over itself."""
-    plain = json.loads(json.dumps(manifest))
-    return json.dumps({**plain, "checksum": _checksum(plain)}, indent=1).encode()
-
-
-class _File(BaseModel, strict=True):
-    size: int
-    blake2b: str
-
-
-class _Spec(BaseModel, strict=True):
-    inputs: dict[str, str] = {}
-
-
-class _Manifest(BaseModel, strict=True):
-    """What every manifest has; one of a newer version may have more."""
-
-    stage: str
-    key: str
-    attempt: str
-    spec: _Spec
-    info: dict[str, Any]
-    seconds: float
-    created: str
-    versions: dict[str, str]
-    files: dict[str, _File]
-
-
-def decode_manifest(data: bytes, stage: str, key: str) -> dict[str, Any] | None:
-    """The manifest of this stage and key, None if it is damaged or another's."""
-    try:
-        manifest = json.loads(data)
-        expected = manifest.pop("checksum")
-        if expected != _checksum(manifest):
-            return None
-        # Anybody can write a checksum: what it says is looked at too.
-        found = _Manifest.model_validate(manifest)
-    except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
-        return None
-    names = [found.attempt, *found.spec.inputs.values(), *(part for name in found.files for part in name.split("/"))]
-    return manifest if (found.stage, found.key) == (stage, key) and all(map(is_name, names)) else None
-
-
-def _checksum(manifest: Mapping[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps(manifest, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -10,40 +10,22 @@ that needs the thing at least one sees the other:
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from pyarrow.fs import FileInfo
 
-from autophagy.common.errors import UserError
 from autophagy.store import leases
-from autophagy.store.artifacts import MANIFEST, MARKER, manifest_path, read_manifest
-from autophagy.store.storage import TEMPORARY, Storage, is_name
-
-MARKS = "garbage.json"  # path below the root -> when a collector first found it as it is now
-GRACE_SECONDS = 24 * 3600.0
-
-logger = logging.getLogger(__name__)
+from autophagy.store.artifacts import MARKER
+from autophagy.store.manifests import MANIFEST, manifest_path, read_manifest
+from autophagy.store.names import is_name
+from autophagy.store.storage import TEMPORARY, Storage
 
 
 @dataclass(frozen=True)
-class GarbageItem:
-    """Something in the store that nobody needs."""
-
-    path: str  # file or folder within the filesystem
-    size: int  # bytes
-    why: str
-    age: float  # seconds since a collector first found it as it is now
-    deleted: bool = False
-
-
-@dataclass(frozen=True)
-class _Found:
+class Found:
     """Something that nobody needs at this moment; `remove` looks again, and says whether it was removed."""
 
     path: str
@@ -53,43 +35,22 @@ class _Found:
     remove: Callable[[], bool]
 
 
-def collect(storage: Storage, delete: bool, older_than: float) -> list[GarbageItem]:
-    """Note what nobody needs; with `delete`, remove what was noted `older_than` seconds ago and has not changed.
-
-    Raises:
-        UserError: A run folder cannot be read: what it uses is not known.
-    """
-    collector = _Collector(storage, _read_marks(storage), time.time())
-    items = []
-    for found in collector.find():
-        age = collector.age(found.path, found.state)
-        deleted = delete and age >= older_than and found.remove()
-        items.append(GarbageItem(found.path, found.size, found.why, age, deleted))
-    gone = {item.path for item in items if item.deleted}
-    marks = {path: mark for path, mark in collector.marks.items() if path not in gone}
-    try:
-        if marks or storage.exists(storage.at(MARKS)):
-            storage.put(storage.at(MARKS), json.dumps(marks).encode())
-    except OSError as error:  # a full disk, perhaps: what was found is shown all the same
-        logger.warning("cannot note what was found, so that its grace period begins: %s", error)
-    return items
-
-
-def _read_marks(storage: Storage) -> dict[str, tuple[float, str]]:
-    try:
-        found = json.loads(storage.read(storage.at(MARKS)) or b"{}")
-        return {str(path): (float(since), str(state)) for path, (since, state) in found.items()}
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        return {}  # everything is found for the first time
-
-
-class _Collector:
+class Collector:
     """One look at a store."""
 
-    def __init__(self, storage: Storage, before: Mapping[str, tuple[float, str]], now: float) -> None:
-        self.storage, self.before, self.now = storage, before, now
+    def __init__(
+        self, storage: Storage, used: Callable[[], Iterable[str]], before: Mapping[str, tuple[float, str]], now: float
+    ) -> None:
+        """Look at nothing yet.
+
+        Args:
+            storage: Of the store.
+            used: Keys of the stages in use at the moment of the call.
+            before: By path, since when the thing there was found, and in which state.
+            now: Seconds since 1970.
+        """
+        self.storage, self.used, self.before, self.now = storage, used, before, now
         self.marks: dict[str, tuple[float, str]] = {}  # of all that was asked about in this look
-        self.claims = _Claims(storage)
         self.inputs: dict[str, list[str]] = {}  # key of a finished stage -> keys it was made from
 
     def age(self, path: str, state: str) -> float:
@@ -99,7 +60,7 @@ class _Collector:
         self.marks[path] = (since, state)
         return max(0.0, self.now - since)
 
-    def find(self) -> Iterator[_Found]:
+    def find(self) -> Iterator[Found]:
         """Stages no run reaches, attempts no manifest names, scratch, leases, temporary files of dead processes.
 
         One by one, each found just before: act on it before asking for the next.
@@ -110,17 +71,17 @@ class _Collector:
             if not self._resumes(stage, key):
                 path, size, state = storage.at("scratch", stage, key), *_sum(parts)
                 why = "for a build to resume from, which nobody needs"
-                yield _Found(path, size, why, state, partial(self._remove_scratch, stage, key))
+                yield Found(path, size, why, state, partial(self._remove_scratch, stage, key))
         for info in _files(storage, "leases"):
             if self._lease(info.path) is None and (data := storage.read(info.path)) is not None:
                 remove = partial(self._remove_lease, info.path, data)
-                yield _Found(info.path, info.size, "lease of a process that is gone", _digest(data), remove)
+                yield Found(info.path, info.size, "lease of a process that is gone", _digest(data), remove)
         for info in storage.entries(storage.at(TEMPORARY)):
             if self.now - info.mtime.timestamp() > leases.DEAD_SECONDS:
                 why = "left by a process that is gone"
-                yield _Found(info.path, info.size or 0, why, _state(info), partial(self._remove, info.path))
+                yield Found(info.path, info.size or 0, why, _state(info), partial(self._remove, info.path))
 
-    def _stages(self) -> Iterator[_Found]:
+    def _stages(self) -> Iterator[Found]:
         # Folders are listed before leases and manifests are read: an attempt that is listed, and then neither
         # under a live lease nor in a manifest, was left behind and not just begun.
         folders = _tree(self.storage, "stages")
@@ -131,11 +92,11 @@ class _Collector:
             done = MANIFEST in parts and manifests[stage, key] is not None
             if done and key not in needed:
                 path, size, state = self.storage.at("stages", stage, key), *_sum(parts)
-                yield _Found(path, size, "no run reaches it", state, partial(self._remove_stage, stage, key, parts))
+                yield Found(path, size, "no run reaches it", state, partial(self._remove_stage, stage, key, parts))
             elif not done or len(parts) > 2:
                 yield from self._leftovers(stage, key, parts)
 
-    def _leftovers(self, stage: str, key: str, parts: Mapping[str, list[FileInfo]]) -> Iterator[_Found]:
+    def _leftovers(self, stage: str, key: str, parts: Mapping[str, list[FileInfo]]) -> Iterator[Found]:
         """What the manifest of a stage, if there is one, does not name."""
         if self._building(stage, key):
             return
@@ -144,7 +105,7 @@ class _Collector:
         for name in sorted(parts.keys() - named):
             path, size, state = self.storage.at("stages", stage, key, name), *_sum({name: parts[name]})
             remove = partial(self._remove_leftover, stage, key, name)
-            yield _Found(path, size, "left by a build that did not finish", state, remove)
+            yield Found(path, size, "left by a build that did not finish", state, remove)
 
     # What is removed, and in which order
 
@@ -214,9 +175,9 @@ class _Collector:
         return leases.decode(data)
 
     def _needed(self) -> set[str]:
-        """Keys that run folders name now, that living builders take as input, and all that these were made from."""
+        """Keys that are in use now, that living builders take as input, and all that these were made from."""
         held = filter(None, (self._lease(info.path) for info in _files(self.storage, "leases")))
-        todo = [*self.claims.keys(), *(key for lease in held for key in lease["inputs"])]
+        todo = [*self.used(), *(key for lease in held for key in lease["inputs"])]
         needed: set[str] = set()
         while todo:
             key = todo.pop()
@@ -224,39 +185,6 @@ class _Collector:
                 needed.add(key)
                 todo.extend(self.inputs.get(key, ()))
         return needed
-
-
-class _Claims:
-    """The stages that run folders name, in records.jsonl or stages.json; files that have not changed are not read
-    again."""
-
-    def __init__(self, storage: Storage) -> None:
-        self.storage = storage
-        self.known: dict[str, tuple[str, frozenset[str]]] = {}  # path -> its state when it was read, keys
-
-    def keys(self) -> set[str]:
-        """All of them, now."""
-        known = {}
-        for info in _files(self.storage, "runs"):
-            if info.base_name in ("records.jsonl", "stages.json"):
-                state, keys = self.known.get(info.path, ("", frozenset()))
-                known[info.path] = (state, keys) if state == _state(info) else (_state(info), self._read(info.path))
-        self.known = known
-        return set().union(*(keys for _, keys in known.values()))
-
-    def _read(self, path: str) -> frozenset[str]:
-        data = self.storage.read(path) or b""
-        try:
-            if path.endswith(".json"):
-                return frozenset(str(key) for _, key in json.loads(data or b"[]"))
-            lines = [json.loads(line)["stages"] for line in data.splitlines()]
-            return frozenset(str(key) for stages in lines for key in stages.values())
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            folder = path.rpartition("/")[0]
-            raise UserError(
-                f"store: cannot read which stages {folder} uses ({error}); "
-                "mend its records.jsonl and stages.json, or remove the folder"
-            ) from error
 
 
 def _files(storage: Storage, top: str) -> list[FileInfo]:

@@ -2,59 +2,29 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import re
 import shutil
-import stat
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from pyarrow.fs import (
-    AwsDefaultS3RetryStrategy,
-    FileInfo,
-    FileSelector,
-    FileSystem,
-    FileType,
-    LocalFileSystem,
-    S3FileSystem,
-)
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
 
 from autophagy.common.errors import UserError, without_secrets
+from autophagy.store import places
 
 T = TypeVar("T")
 R = TypeVar("R")
 AT_ONCE = 25  # calls that wait for storage: as many connections as pyarrow opens to S3; more would queue
 SETTLE_SECONDS = 0.2  # on S3, where nothing is created only if it is not there: time for other writers to have written
 TEMPORARY = "tmp"  # files on their way to their name; what a killed process leaves here is garbage
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
-_SCHEMES = ("file", "s3")
 _CHUNK = 16 * 2**20
-_ATTEMPTS = 12  # after 0.025 s, 0.05 s and so on: 100 s in all
-
-
-def is_name(name: str) -> bool:
-    """Whether `name` is safe as one file name: letters, digits, `._-`, not starting with a dot."""
-    return _NAME.fullmatch(name) is not None
-
-
-def check_key(name: str) -> str:
-    """A stage name or key, as it is.
-
-    Raises:
-        ValueError: It is not one plain file name.
-    """
-    if not is_name(name):
-        raise ValueError(f"not a stage name or key: {name!r}")
-    return name
 
 
 def at_once(function: Callable[[T], R], items: Iterable[T], limit: int = AT_ONCE) -> list[R]:
@@ -72,8 +42,7 @@ class Storage:
         Args:
             uri: A folder, `file://...`, or `s3://bucket/prefix?endpoint_override=...&scheme=...&region=...`.
         """
-        text = str(uri)
-        self.uri = text if "://" in text or not text else os.path.abspath(os.path.expanduser(text))
+        self.uri = places.absolute(uri)
 
     def __getstate__(self) -> dict[str, str]:
         return {"uri": self.uri}
@@ -82,21 +51,18 @@ class Storage:
         return f"Storage({without_secrets(self.uri)!r})"
 
     @cached_property
-    def _resolved(self) -> tuple[FileSystem, str]:
-        if "://" not in self.uri:
-            return LocalFileSystem(), self.uri
-        fs, root = FileSystem.from_uri(self.uri)
-        return _patient(fs) if isinstance(fs, S3FileSystem) else fs, root
+    def _place(self) -> tuple[FileSystem, str]:
+        return places.resolve(self.uri)
 
     @property
     def fs(self) -> FileSystem:
         """The pyarrow filesystem."""
-        return self._resolved[0]
+        return self._place[0]
 
     @property
     def root(self) -> str:
         """The root within `fs`."""
-        return self._resolved[1].rstrip("/")
+        return self._place[1]
 
     @property
     def local(self) -> bool:
@@ -110,14 +76,7 @@ class Storage:
             UserError: The URI is malformed, or nothing can be written there.
         """
         try:
-            if "://" in self.uri and self.uri.split("://")[0] not in _SCHEMES:
-                raise ValueError("unknown scheme")
-            if not self.root:
-                raise ValueError("no folder or bucket given")
-            if self.local:
-                _make_private(self.root)
-            else:  # not the patient one: a mistyped address is to be noticed at once
-                FileSystem.from_uri(self.uri)[0].create_dir(self.root, recursive=True)
+            places.make_root(self.uri)
             probe = self.at(TEMPORARY, uuid.uuid4().hex)
             self.create(probe, b"")
             self.remove(probe)
@@ -135,29 +94,10 @@ class Storage:
     def entries(self, path: str, recursive: bool = False) -> list[FileInfo]:
         """What is in a folder, by path; nothing if there is no such folder. On a disk, links are not there."""
         if self.local:
-            return sorted(self._walk(path, recursive), key=lambda info: info.path) if self._within(path) else []
+            found = places.walk(path, recursive) if places.is_within(path, self.root) else ()
+            return sorted(found, key=lambda info: info.path)
         selector = FileSelector(path, allow_not_found=True, recursive=recursive)
         return sorted(self.fs.get_file_info(selector), key=lambda info: info.path)
-
-    def _walk(self, path: str, recursive: bool) -> Iterator[FileInfo]:
-        """Files and folders below a local folder. What is gone by the time of the look is left out."""
-        folders = [path]
-        while folders:
-            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folders.pop()) as found:
-                for entry in found:
-                    with suppress(FileNotFoundError):
-                        about = entry.stat(follow_symlinks=False)
-                        mtime = datetime.fromtimestamp(about.st_mtime, UTC)
-                        if stat.S_ISREG(about.st_mode):
-                            yield FileInfo(entry.path, FileType.File, mtime=mtime, size=about.st_size)
-                        elif stat.S_ISDIR(about.st_mode):
-                            yield FileInfo(entry.path, FileType.Directory, mtime=mtime)
-                            folders += [entry.path] if recursive else []
-
-    def _within(self, path: str) -> bool:
-        """Whether a path stays below the root when links are followed; the root itself may be reached by one."""
-        real, root = os.path.realpath(path), os.path.realpath(self.root)
-        return real == root or real.startswith(root.rstrip("/") + "/")
 
     def _check_folder(self, path: str) -> str:
         """The local folder of a path that is to be changed.
@@ -166,7 +106,7 @@ class Storage:
             PermissionError: A link leads it out of the root.
         """
         folder = os.path.dirname(path)
-        if not self._within(folder):
+        if not places.is_within(folder, self.root):
             raise PermissionError(f"{folder} leads out of the store by a symbolic link; remove the link")
         return folder
 
@@ -249,15 +189,15 @@ class Storage:
         if not self.local:
             return
         for info in self.entries(folder, recursive=True):
-            _sync(info.path)
+            places.sync(info.path)
         while len(folder) >= len(self.root):  # its name in its parent, and so on
-            _sync(folder)
+            places.sync(folder)
             folder = os.path.dirname(folder)
 
     def sync_name(self, path: str) -> None:
         """See that the name of a file outlives a power cut."""
         if self.local:
-            _sync(os.path.dirname(path))
+            places.sync(os.path.dirname(path))
 
     def remove(self, path: str) -> None:
         """Remove a file or a whole folder, if there is one. A folder on a disk is there whole or not at all."""
@@ -278,7 +218,7 @@ class Storage:
 
     def remove_empty(self, path: str) -> None:
         """Remove a folder if nothing is in it; S3 has none."""
-        if self.local and self._within(path):
+        if self.local and places.is_within(path, self.root):
             with suppress(OSError):
                 os.rmdir(path)
 
@@ -327,35 +267,3 @@ class Storage:
         finally:
             with suppress(OSError):  # else it is garbage; what it was written for is done or has failed already
                 os.unlink(path)
-
-
-def _make_private(folder: str) -> None:
-    """Create a folder that only its owner may enter: a store is as confidential as its images. One there is stays."""
-    os.makedirs(os.path.dirname(folder), exist_ok=True)
-    with suppress(FileExistsError):
-        os.mkdir(folder, 0o700)
-    if not os.path.isdir(folder):
-        raise NotADirectoryError(f"{folder} is no folder")
-
-
-def _sync(path: str) -> None:
-    """Write what the system still holds of a local file or folder to the disk."""
-    with suppress(FileNotFoundError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # some file servers keep no folder back that could be written
-                raise
-        finally:
-            os.close(descriptor)
-
-
-def _patient(fs: S3FileSystem) -> S3FileSystem:
-    """The same file system, which outlives a minute without an answer: loops go on, and nothing is computed twice.
-
-    A small file is one request, not three in turn.
-    """
-    _, (options,) = fs.__reduce__()  # how pyarrow itself copies one; nothing else gives the options of a URI
-    options |= {"allow_delayed_open": True, "retry_strategy": AwsDefaultS3RetryStrategy(max_attempts=_ATTEMPTS)}
-    return S3FileSystem(**options)

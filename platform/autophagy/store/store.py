@@ -20,31 +20,30 @@ import platform
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pyarrow.fs import FileInfo, FileSystem
+from pyarrow.fs import FileSystem
 
-from autophagy.common.errors import UserError
 from autophagy.common.versions import installed
 from autophagy.store import leases
-from autophagy.store.artifacts import (
-    Artifact,
-    Attempt,
+from autophagy.store.artifacts import Artifact, Attempt
+from autophagy.store.manifests import (
+    condemn,
+    damage,
     decode_manifest,
     encode_manifest,
-    file_sizes,
+    finished,
     manifest_path,
     payload_path,
     read_manifest,
 )
-from autophagy.store.garbage import GRACE_SECONDS, GarbageItem, collect
-from autophagy.store.storage import Storage, check_key, is_name
+from autophagy.store.names import check_key
+from autophagy.store.storage import Storage
 
 _HISTORY = 20
 _BEGINNINGS = 3  # of one build, before something is wrong with the storage
@@ -53,20 +52,8 @@ _PACKAGES = ("autophagy", "torch", "ray")
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class StageInfo:
-    """One finished stage, as its manifest tells it."""
-
-    stage: str
-    key: str
-    size: int = 0  # bytes of payload
-    created: str = ""  # ISO 8601, UTC
-    seconds: float = 0.0  # wall seconds of its builder
-    files: int = 0
-
-
 class StageStore:
-    """Builds every stage once, ever; finds it again, damaged or not; forgets what no run uses. Picklable."""
+    """Builds every stage once, ever, and finds it again, damaged or not. Picklable."""
 
     def __init__(self, uri: str | Path) -> None:
         """Open a store, creating its root.
@@ -118,9 +105,9 @@ class StageStore:
                 self.storage.remove(path)
             return None
         manifest = decode_manifest(data, stage, key)
-        problems = self._problems(manifest)
+        problems = damage(self.storage, manifest)
         if manifest is None or problems:
-            self._condemn(path, data, problems)
+            condemn(self.storage, path, data, problems)
             return None
         return Artifact(stage, key, payload_path(self.storage, manifest), manifest, self.storage)
 
@@ -219,134 +206,10 @@ class StageStore:
 
     def siblings(self, stage: str, prefix: str) -> list[str]:
         """Keys of the finished stages of this kind that start with `prefix`, sorted."""
-        return [key for key, _ in self._finished(stage, prefix)]
+        return [key for key, _ in finished(self.storage, stage, prefix)]
 
     def history(self, stage: str) -> list[Mapping[str, Any]]:
         """Manifests of the latest finished stages of this kind, newest first, at most 20."""
-        newest = sorted(self._finished(stage), key=lambda found: found[1].mtime, reverse=True)[:_HISTORY]
+        newest = sorted(finished(self.storage, stage), key=lambda found: found[1].mtime, reverse=True)[:_HISTORY]
         manifests = [read_manifest(self.storage, stage, key) for key, _ in newest]
         return [manifest for manifest in manifests if manifest]
-
-    def ls(self) -> list[StageInfo]:
-        """All finished stages, by kind and key."""
-        stages = [(stage, key) for stage in self._stages() for key, _ in self._finished(stage)]
-        manifests = [read_manifest(self.storage, *stage) for stage in stages]
-        return [_stage_info(*stage, found) for stage, found in zip(stages, manifests, strict=True) if found]
-
-    def verify(self, stage: str | None = None) -> Iterator[tuple[StageInfo, list[str]]]:
-        """Read every finished stage (of one kind) again, comparing checksums.
-
-        Yields:
-            Each stage with what is wrong with it; a damaged one loses its manifest, so that it is built anew.
-        """
-        for kind in self._stages() if stage is None else [stage]:
-            for key, _ in self._finished(kind):
-                path = manifest_path(self.storage, kind, key)
-                data = self.storage.read(path)
-                if data is None:  # collected or rebuilt since it was listed
-                    continue
-                manifest = decode_manifest(data, kind, key)
-                problems = self._problems(manifest, checksums=True)
-                if problems:
-                    self._condemn(path, data, problems)
-                yield _stage_info(kind, key, manifest), problems
-
-    def gc(self, delete: bool = False, older_than: float = GRACE_SECONDS) -> list[GarbageItem]:
-        """Find what no run and no living process needs; with `delete`, remove what was found so before.
-
-        A stage is needed if a run folder names it, in `records.jsonl` or in `stages.json` (a list of
-        [stage, key] pairs in use), if a stage being built takes it as input, or if one that is needed was
-        made from it. Runs, builders and other collectors may go on meanwhile.
-
-        Args:
-            delete: Remove, rather than only note, what is old enough.
-            older_than: Seconds that something must have lain there unchanged since a first look found it.
-
-        Returns:
-            Stages no run reaches, attempts no manifest names, scratch and leases nobody holds.
-
-        Raises:
-            UserError: A run folder cannot be read: what it uses is not known.
-        """
-        return collect(self.storage, delete, older_than)
-
-    # Run folders
-
-    def run_names(self) -> list[str]:
-        """Names of the run folders, sorted."""
-        return sorted(info.base_name for info in self.storage.entries(self.storage.at("runs")) if not info.is_file)
-
-    def run_path(self, name: str) -> str:
-        """The folder of a run, within `fs`.
-
-        Raises:
-            UserError: The name is not one plain file name.
-        """
-        return self.storage.at("runs", _check_run_name(name))
-
-    def read_run_file(self, name: str, file: str) -> bytes | None:
-        """The content of a file in a run folder, None if there is none."""
-        return self.storage.read(f"{self.run_path(name)}/{_check_run_name(file)}")
-
-    def create_run_file(self, name: str, file: str, data: bytes) -> bool:
-        """Write a file in a run folder if there is none, and say whether it holds `data` now."""
-        return self.storage.claim(f"{self.run_path(name)}/{_check_run_name(file)}", data)
-
-    def remove_run_files(self, name: str, files: Iterable[str]) -> None:
-        """Remove files of a run folder, and the folder if nothing else is in it."""
-        for file in files:
-            self.storage.remove(f"{self.run_path(name)}/{_check_run_name(file)}")
-        self.storage.remove_empty(self.run_path(name))
-
-    def write_run_file(self, name: str, file: str, data: bytes) -> None:
-        """Write or replace a file in a run folder, atomically."""
-        self.storage.put(f"{self.run_path(name)}/{_check_run_name(file)}", data)
-
-    # Parts
-
-    def _problems(self, manifest: Mapping[str, Any] | None, checksums: bool = False) -> list[str]:
-        """What is wrong with a stage's payload, in words."""
-        if manifest is None:
-            return ["unreadable manifest"]
-        problems = []
-        folder = payload_path(self.storage, manifest)
-        sizes = file_sizes(self.storage, folder)
-        for name, expected in manifest["files"].items():
-            if name not in sizes:
-                problems.append(f"{name}: missing")
-            elif sizes[name] != expected["size"]:
-                problems.append(f"{name}: {sizes[name]} bytes instead of {expected['size']}")
-            elif checksums and self.storage.checksum(f"{folder}/{name}") != expected["blake2b"]:
-                problems.append(f"{name}: wrong checksum")
-        return problems
-
-    def _condemn(self, path: str, data: bytes, problems: list[str]) -> None:
-        logger.warning("damaged, will be built anew: %s (%s)", path, "; ".join(problems))
-        self.storage.remove_if(path, data)
-
-    def _stages(self) -> list[str]:
-        """Kinds of stages there are, sorted."""
-        names = [info.base_name for info in self.storage.entries(self.storage.at("stages"))]
-        return [name for name in names if is_name(name)]
-
-    def _finished(self, stage: str, prefix: str = "") -> list[tuple[str, FileInfo]]:
-        """Keys of finished stages of one kind, sorted, with the file info of their manifests."""
-        folder = self.storage.at("stages", check_key(stage))
-        names = [info.base_name for info in self.storage.entries(folder)]
-        keys = [name for name in names if is_name(name) and name.startswith(prefix)]
-        infos = self.fs.get_file_info([manifest_path(self.storage, stage, key) for key in keys])
-        return [(key, info) for key, info in zip(keys, infos, strict=True) if info.is_file]
-
-
-def _check_run_name(name: str) -> str:
-    if not is_name(name):
-        raise UserError(f"name: {name!r} cannot be a file name; use letters, digits, '.', '_', '-', no dot in front")
-    return name
-
-
-def _stage_info(stage: str, key: str, manifest: Mapping[str, Any] | None) -> StageInfo:
-    if manifest is None:
-        return StageInfo(stage, key)
-    files = manifest["files"]
-    size = sum(file["size"] for file in files.values())
-    return StageInfo(stage, key, size, manifest["created"], manifest["seconds"], len(files))

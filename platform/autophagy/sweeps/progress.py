@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from autophagy.config.expand import Loop
+from autophagy.config.expand import PlannedLoop
 from autophagy.runs.outcomes import Outcome
 
 
@@ -17,13 +17,13 @@ class SweepProgress:
     def shared(self, done: int, count: int) -> None:
         """How many of the generations 0 that loops share are there."""
 
-    def generation(self, loop: Loop, generation: int, metrics: Mapping[str, float]) -> None:
+    def generation(self, loop: PlannedLoop, generation: int, metrics: Mapping[str, float]) -> None:
         """A generation of a loop is finished."""
 
-    def retried(self, loop: Loop, why: str) -> None:
+    def retried(self, loop: PlannedLoop, why: str) -> None:
         """A loop has failed and is tried again."""
 
-    def ended(self, loop: Loop, outcome: Outcome) -> None:
+    def ended(self, loop: PlannedLoop, outcome: Outcome) -> None:
         """A loop is at its end, or will not get there."""
 
     def end(self) -> None:

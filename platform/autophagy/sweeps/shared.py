@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from autophagy.config.expand import Loop
+from autophagy.config.expand import PlannedLoop
 from autophagy.engine.cluster import most_waiting, num_cpus, waiting_room
 from autophagy.engine.stage import Stage, Stages
 from autophagy.store import StageStore
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import ray
 
 
-def num_concurrent(left: Sequence[Loop]) -> int:
+def num_concurrent(left: Sequence[PlannedLoop]) -> int:
     """Loops at once that the cluster carries.
 
     Stages of one CPU wait for it and block nobody; but training and sampling processes that belong together must all
@@ -37,14 +37,16 @@ def num_concurrent(left: Sequence[Loop]) -> int:
     return max(1, min(fits))
 
 
-def warm(firsts: Sequence[Stages], store: StageStore, concurrent: int, progress: SweepProgress) -> None:
+def compute_shared(firsts: Sequence[Stages], store: StageStore, concurrent: int, progress: SweepProgress) -> None:
     """Compute every generation 0 once, distinct ones side by side, before loops wait for them.
 
     What fails here fails again, with its cause, in the loops that need it.
     """
     import ray
 
-    waiting = [group for group in prefixes(firsts) if not all(store.is_done(stage.name, stage.key) for stage in group)]
+    waiting = [
+        group for group in shared_groups(firsts) if not all(store.is_done(stage.name, stage.key) for stage in group)
+    ]
     count, done = len(waiting), 0
     progress.shared(done, count)
     # Like a trial, a group only waits for its stages: it holds no CPU.
@@ -64,7 +66,7 @@ def warm(firsts: Sequence[Stages], store: StageStore, concurrent: int, progress:
             progress.shared(done, count)
 
 
-def prefixes(firsts: Sequence[Stages]) -> list[list[Stage]]:
+def shared_groups(firsts: Sequence[Stages]) -> list[list[Stage]]:
     """The stages of distinct generations 0. Samples of one model are a group, most first: fewer are a copy of these."""
     groups: dict[str, dict[str, Stage]] = {}
     for stages in sorted(firsts, key=lambda stages: -(stages["generate"].count or 0)):

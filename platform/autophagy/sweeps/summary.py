@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import json
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import yaml
 
 from autophagy.common.records import GenerationRecord
-from autophagy.config.expand import Loop
-from autophagy.config.sweep import Sweep
-from autophagy.loop import run_loop
-from autophagy.runs.folder import CURVES, LOOPS, read_records
+from autophagy.config.expand import PlannedLoop
+from autophagy.graph import plan_loop
+from autophagy.loop import run_info
+from autophagy.runs.folder import CURVES, SAMPLES, RunFolder, read_records
 from autophagy.runs.frames import sweep_frame
 from autophagy.runs.outcomes import Outcome
 from autophagy.runs.pictures import collapse_curves
 from autophagy.store import StageStore
 from autophagy.store.storage import at_once
-from autophagy.tracking.sweep import SweepTracker, child_tags
-from autophagy.tracking.uri import make_tracker
+from autophagy.sweeps.ledger import Ledger
+from autophagy.tracking.sweep import SweepTracker, loop_tags
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Curves = Mapping[str, Sequence[Sequence[GenerationRecord]]]  # arm -> seed -> generation
 COLUMNS = ("fid", "kid", "precision", "recall", "confidence", "entropy", "real_share", "mean_age")
 BASELINE = "random"
+TABLE, FRAME = "table.md", "generations.csv"
+PICTURED = 12  # arms that one picture can show
 
 
 def comparison_table(curves: Curves) -> str:
@@ -56,38 +62,27 @@ def spread(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} [{min(values):.3g}, {max(values):.3g}]"
 
 
-SWEEP, TABLE, FRAME = "sweep.yaml", "table.md", "generations.csv"
-PICTURED = 12  # arms that one picture can show
-
-
-def log_what_is_missing(
-    tracker: SweepTracker, planned: Sequence[Loop], outcomes: Mapping[str, Outcome], store: StageStore
-) -> None:
+def log_what_is_missing(tracker: SweepTracker, ledger: Ledger) -> None:
     """Give MLflow what it did not take while the loops ran: it may have been away, or too busy to answer in time."""
-    missing = tracker.missing([run for run, outcome in outcomes.items() if outcome.state == "done"])
-    for loop in planned:
-        if loop.run in missing:
-            tags = child_tags(tracker.sweep, tracker.run_id, loop)
-            run_loop(loop.experiment, store, make_tracker(tracker.tracking_uri, tracker.sweep.name, tags))
+    for run in tracker.missing(ledger.outcomes):
+        log_again(tracker, ledger.loops[run], ledger.outcomes[run], ledger.store)
 
 
-def claim(sweep: Sweep, planned: Sequence[Loop], store: StageStore) -> None:
-    """Write what the sweep is and which loops it has."""
-    values = yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False)
-    store.write_run_file(sweep.name, SWEEP, values.encode())
-    table = [{"run": x.run, "arm": x.arm, "labels": dict(x.labels), "seed": x.seed} for x in planned]
-    about = {"sweep": sweep.name, "question": sweep.question, "axes": list(sweep.axes), "loops": table}
-    store.write_run_file(sweep.name, LOOPS, json.dumps(about, indent=1).encode())
+def log_again(tracker: SweepTracker, loop: PlannedLoop, outcome: Outcome, store: StageStore) -> None:
+    """Log a loop that is at its end from its run folder."""
+    real = plan_loop(loop.experiment)[0]["real"].ensure(store)
+    own, done = tracker.of_loop(loop_tags(tracker.sweep, loop)), outcome.state == "done"
+    own.start(run_info(loop.experiment, real))
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = [Path(folder, name) for name in (CURVES, SAMPLES) if done]
+        for path in pictures:
+            path.write_bytes(RunFolder(store, loop.run).read(path.name) or b"")
+        own.finish(read_records(loop.run, store)[: outcome.generation + 1], pictures, complete=done)
 
 
-def compare(
-    sweep: Sweep,
-    planned: Sequence[Loop],
-    outcomes: Mapping[str, Outcome],
-    store: StageStore,
-    tracker: SweepTracker | None,
-) -> None:
-    """Write the files that set the arms against each other, and close the sweep in MLflow."""
+def compare(ledger: Ledger, tracker: SweepTracker | None) -> pd.DataFrame:
+    """Write the files that set the arms against each other, and close the sweep in MLflow; the frame of its loops."""
+    sweep, store, planned = ledger.sweep, ledger.store, list(ledger.loops.values())
     curves: dict[str, list[list[GenerationRecord]]] = {}
     for loop, records in zip(planned, at_once(lambda loop: read_records(loop.run, store), planned), strict=True):
         if records:
@@ -97,6 +92,7 @@ def compare(
     if len(curves) <= PICTURED:
         files[CURVES] = collapse_curves(curves)
     for name, content in files.items():
-        store.write_run_file(sweep.name, name, content)
+        RunFolder(store, sweep.name).write(name, content)
     if tracker:
-        tracker.end(outcomes, files)
+        tracker.end(ledger.outcomes, files)
+    return frame

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from autophagy.common.yaml_text import read_yaml
-from autophagy.config.expand import Loop, loops
+from autophagy.config.expand import PlannedLoop, loops
 from autophagy.config.sweep import Sweep
 from autophagy.engine.cluster import start_ray
-from autophagy.engine.stage import Stages
 from autophagy.planning import plan_sweep
-from autophagy.preflight import check_run, checked_plan
-from autophagy.runs.folder import claim_stages, is_finished, read_back, read_records
-from autophagy.runs.frames import sweep_frame
-from autophagy.runs.outcomes import Outcome, read_outcomes, write_outcomes
+from autophagy.preflight import checked_plan
+from autophagy.runs.claims import check_run, claim_stages
 from autophagy.store import StageStore
 from autophagy.store.storage import at_once
+from autophagy.sweeps.ledger import Ledger, Plans
 from autophagy.sweeps.progress import SweepProgress
-from autophagy.sweeps.shared import num_concurrent, warm
-from autophagy.sweeps.summary import SWEEP, claim, compare, log_what_is_missing
+from autophagy.sweeps.recorder import recording
+from autophagy.sweeps.shared import compute_shared, num_concurrent
 from autophagy.tracking.sweep import SweepTracker
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from autophagy.sweeps.search import Proposer
 
 
 def run_sweep(
     sweep: Sweep, store: StageStore, tracking_uri: str | None = None, progress: SweepProgress | None = None
 ) -> pd.DataFrame:
     """Run the loops of a sweep to their ends; what the store holds already is not computed again.
+
+    Of a search these are its controls, then point after point, as many as its budget of loops allows; those of earlier
+    runs count. With several points at once, what is tried next depends on which ends first.
 
     Leaves the run folder `runs/<sweep>`: sweep.yaml, loops.json, outcomes.json, table.md, generations.csv and, of few
     arms, collapse_curves.png; and a run folder per loop.
@@ -41,96 +44,107 @@ def run_sweep(
         progress: Told how it goes.
 
     Returns:
-        A row per loop and generation, as `autophagy.frames.sweep_frame` gives it; loops that failed as far as they
-        came, with their `state` and `why`.
+        A row per loop and generation, as `autophagy.runs.frames.sweep_frame` gives it; loops that failed as far as
+        they came, with their `state` and `why`.
 
     Raises:
         UserError: before any compute, if a loop cannot run.
     """
-    if sweep.search:
-        from autophagy.sweeps.search import run_search
-
-        run_search(sweep, store, tracking_uri, progress or SweepProgress())
-    else:
-        run_grid(sweep, store, tracking_uri, progress or SweepProgress())
-    return sweep_frame(store, sweep.name)
-
-
-Plans = Mapping[str, Sequence[Stages]]  # run -> stages by generation
-
-
-def run_grid(sweep: Sweep, store: StageStore, tracking_uri: str | None, progress: SweepProgress) -> None:
-    """Run every loop to its end; what failed is said in outcomes.json.
-
-    Raises:
-        UserError: before any compute, if a loop cannot run.
-    """
-    planned, plans = checked(loops(sweep), store)
-    outcomes = earlier_outcomes(sweep, planned, plans, store)
-    claim(sweep, planned, store)
-    tracker = SweepTracker(tracking_uri, sweep) if tracking_uri else None
-    if tracker:
-        tracker.begin("\n".join(plan_sweep(plans.values(), store)))
-    left = [loop for loop in planned if not outcomes[loop.run].final]
-    if left and sweep.stopping.asha:
-        left = planned  # halving compares with what the others had reported: they report again, from the store
-    progress.begin(len(planned), len(left), sum(loop.experiment.generations + 1 for loop in left))
+    planned = loops(sweep)
+    plans = checked_plans(planned)
+    at_once(lambda loop: check_run(loop.experiment, store), planned)
+    ledger, progress = Ledger(sweep, store), progress or SweepProgress()
+    ledger.enter(planned, ledger.earlier(planned, plans))
+    work = work_left(ledger, planned, plans)
+    tracker = SweepTracker(tracking_uri, sweep, about(work, store)) if tracking_uri else None
+    ledger.save()
+    progress.begin(work.num_ended + work.num_left, work.num_left, work.num_generations)
     try:
-        if left:
-            outcomes |= run_loops(sweep, left, plans, store, tracker, progress)
+        if work.num_left:
+            compute(work, ledger, tracker, progress)
+        elif tracker:
+            tracker.begin()
     except BaseException:
         if tracker:
             tracker.interrupt()
         raise
     finally:
-        write_outcomes(store, sweep.name, outcomes)  # an interrupted sweep says how far it came
+        ledger.save()  # an interrupted sweep says how far it came
         progress.end()
+    from autophagy.sweeps.summary import compare, log_what_is_missing
+
     if tracker:
-        log_what_is_missing(tracker, planned, outcomes, store)
-    compare(sweep, planned, outcomes, store, tracker)
+        log_what_is_missing(tracker, ledger)
+    return compare(ledger, tracker)
 
 
-def checked(planned: list[Loop], store: StageStore | None) -> tuple[list[Loop], Plans]:
-    """Loops and their stages; a UserError if one cannot run here. Writes and computes nothing."""
-    plans = {loop.run: checked_plan(loop.experiment) for loop in planned}
-    if store:
-        at_once(lambda loop: check_run(loop.experiment, store), planned)
-    return planned, plans
+def checked_plans(planned: Sequence[PlannedLoop]) -> Plans:
+    """The stages of loops; a UserError if one cannot run here. Writes and computes nothing, and needs no store."""
+    return {loop.run: checked_plan(loop.experiment) for loop in planned}
 
 
-def earlier_outcomes(sweep: Sweep, planned: Sequence[Loop], plans: Plans, store: StageStore) -> dict[str, Outcome]:
-    """What has become of the loops before: done; or stopped, if the rules are the same; else they go on."""
-    saved = read_back(store, sweep.name, SWEEP, lambda data: read_yaml(data, SWEEP))
-    rules = saved.get("stopping") if isinstance(saved, dict) else None
-    same_rules = rules == sweep.stopping.model_dump(mode="json")
-    before = read_outcomes(store, sweep.name)
+@dataclass(frozen=True)
+class Work:
+    """What is left to run."""
 
-    def of(loop: Loop) -> Outcome:
-        if is_finished(loop.experiment, plans[loop.run], store):
-            last = read_records(loop.run, store)[loop.experiment.generations]
-            return Outcome("done", last.generation, fid=last.metrics["fid"])
-        outcome = before.get(loop.run, Outcome())
-        return outcome if same_rules and outcome.state == "stopped" else Outcome("running", outcome.generation)
+    sweep: Sweep
+    planned: Sequence[PlannedLoop]  # all loops of a grid, or the controls of a search
+    plans: Plans  # of these
+    left: Sequence[PlannedLoop]  # those that are not at their ends
+    proposer: Proposer | None  # of points for a search
 
-    return dict(zip([loop.run for loop in planned], at_once(of, planned), strict=True))
+    @property
+    def num_left(self) -> int:
+        """Loops that are not at their ends, those of points that have no name yet included."""
+        return len(self.left) + (self.proposer.count * len(self.sweep.seeds) if self.proposer else 0)
+
+    @property
+    def num_ended(self) -> int:
+        """Loops that are at their ends."""
+        over = self.proposer.num_over * len(self.sweep.seeds) if self.proposer else 0
+        return len(self.planned) - len(self.left) + over
+
+    @property
+    def num_generations(self) -> int:
+        """Those of the loops that are left."""
+        unnamed = (self.num_left - len(self.left)) * (self.sweep.base.generations + 1)
+        return sum(loop.experiment.generations + 1 for loop in self.left) + unnamed
 
 
-def run_loops(
-    sweep: Sweep,
-    left: Sequence[Loop],
-    plans: Plans,
-    store: StageStore,
-    tracker: SweepTracker | None,
-    progress: SweepProgress,
-) -> dict[str, Outcome]:
-    """What loops share first, then the loops."""
-    from autophagy.sweeps.trials import Setting, run_trials
+def work_left(ledger: Ledger, planned: Sequence[PlannedLoop], plans: Plans) -> Work:
+    """What is left to run; of a search, earlier points are entered in the ledger."""
+    sweep = ledger.sweep
+    left = [loop for loop in planned if not ledger.outcomes[loop.run].final]
+    if left and sweep.stopping.asha:
+        left = list(planned)  # halving compares with what the others had reported: they report again, from the store
+    if sweep.search is None:
+        return Work(sweep, planned, plans, left, None)
+    from autophagy.sweeps.search import Proposer, check_search
 
-    # Loops claim their own when they begin; what they share is computed before.
-    claim_stages(sweep.name, plans.values(), store)
+    check_search(sweep, planned)
+    return Work(sweep, planned, plans, left, Proposer(ledger))
+
+
+def about(work: Work, store: StageStore) -> str:
+    """What MLflow is told about a sweep."""
+    if search := work.sweep.search:
+        return f"at most {search.num_loops} loops, by {search.metric}"
+    return "\n".join(plan_sweep(work.plans.values(), store))
+
+
+def compute(work: Work, ledger: Ledger, tracker: SweepTracker | None, progress: SweepProgress) -> None:
+    """What loops share first, then the loops, then the points of a search."""
+    from autophagy.sweeps.trials import Brief, Referee, run_trials
+
+    sweep, store, left, proposer = work.sweep, ledger.store, work.left, work.proposer
     start_ray()
-    concurrent = sweep.max_concurrent or num_concurrent(left)
-    warm([plans[loop.run][0] for loop in left], store, concurrent, progress)
-    tracking = (tracker.tracking_uri, tracker.run_id) if tracker else (None, None)
-    setting = Setting(sweep, {loop.run: loop for loop in left}, store, *tracking)
-    return run_trials(setting, concurrent, progress)
+    concurrent = sweep.max_concurrent or num_concurrent([*left, *(proposer.examples if proposer else [])])
+    with recording(tracker) as recorder:
+        brief, referee = Brief(sweep, store, recorder), Referee(ledger, progress)
+        if left:
+            # Loops claim their own when they begin; what they share is computed before.
+            claim_stages(sweep.name, work.plans.values(), store)
+            compute_shared([work.plans[loop.run][0] for loop in left], store, concurrent, progress)
+            run_trials(brief, referee, concurrent, [loop.point for loop in left])
+        if proposer and proposer.count and not referee.broken:
+            run_trials(brief, referee, concurrent, searcher=proposer, count=proposer.count)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -11,33 +10,27 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from autophagy.common.errors import UserError
 from autophagy.common.records import GenerationRecord
 from autophagy.config import parse
 from autophagy.runs.folder import RECORDS
-from autophagy.runs.frames import Loop, loops_frame
+from autophagy.runs.frames import RecordedLoop, loops_frame
 from autophagy.store.storage import at_once
-from autophagy.tracking.mlflow import mlflow_environment
+from autophagy.tracking import tags
+from autophagy.tracking.connection import make_client, mlflow_environment, sqlite_file
 from autophagy.tracking.uri import check_tracking_uri
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 History = dict[str, dict[int, float]]  # metric -> generation -> value
-_LABEL = "autophagy.label."
 _REQUESTS_AT_A_TIME = 8
 _RUNS_A_QUERY = 10_000  # a database takes only so many values in one
 _MOST_GENERATIONS = 10_001
-_SQLITE = "sqlite:///"
 _CONSTANTS = {str(constant): constant for constant in (None, True, False)}
-_MLFLOW_ENVIRONMENT = {  # a server that is away is reported within seconds
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
+_PATIENCE_SECONDS = 120  # for a page of a thousand runs
 
 
 def mlflow_frame(tracking_uri: str, experiment: str) -> pd.DataFrame:
@@ -48,17 +41,15 @@ def mlflow_frame(tracking_uri: str, experiment: str) -> pd.DataFrame:
     Raises:
         UserError: MLflow cannot be reached, or has no such experiment.
     """
-    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     check_tracking_uri(tracking_uri)
-    for chatty in ("mlflow", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    if tracking_uri.startswith(_SQLITE) and not Path(tracking_uri.removeprefix(_SQLITE)).is_file():
+    file = sqlite_file(tracking_uri)
+    if file and not file.is_file():
         raise UserError(f"tracking_uri = {tracking_uri}: there is no such file; give the database of an earlier run")
     try:
-        with mlflow_environment(_MLFLOW_ENVIRONMENT):
-            client = MlflowClient(tracking_uri)
+        with mlflow_environment(_PATIENCE_SECONDS):
+            client = make_client(tracking_uri)
             runs = _tracked_runs(client, experiment)
             return loops_frame(map(_tracked_loop, runs, _tracked_records(client, runs)))
     except MlflowException as error:
@@ -80,24 +71,24 @@ def _tracked_runs(client: MlflowClient, experiment: str) -> list[Run]:
         runs += page
     loops: dict[tuple[str, str], Run] = {}
     for run in runs:
-        tags = run.data.tags
-        if "autophagy.run" in tags and "data.source" in run.data.params:
-            loops.setdefault((tags["autophagy.run"], tags.get("autophagy.digest", "")), run)
+        told = run.data.tags
+        if tags.NAME in told and "data.source" in run.data.params:
+            loops.setdefault((told[tags.NAME], told.get(tags.DIGEST, "")), run)
     return list({name: run for (name, _), run in loops.items()}.values())
 
 
-def _tracked_loop(run: Run, records: list[GenerationRecord]) -> Loop:
+def _tracked_loop(run: Run, records: list[GenerationRecord]) -> RecordedLoop:
     """A loop by its MLflow run."""
-    tags = run.data.tags
-    return Loop(
-        tags["autophagy.run"],
+    told = run.data.tags
+    return RecordedLoop(
+        told[tags.NAME],
         parse(nested(run.data.params)),
         records,
-        tags.get("autophagy.sweep", ""),
-        tags.get("autophagy.arm"),
-        {key.removeprefix(_LABEL): value for key, value in tags.items() if key.startswith(_LABEL)},
-        tags.get("autophagy.state"),
-        tags.get("autophagy.why", ""),
+        told.get(tags.SWEEP, ""),
+        told.get(tags.ARM),
+        {key.removeprefix(tags.LABEL): value for key, value in told.items() if key.startswith(tags.LABEL)},
+        told.get(tags.STATE),
+        told.get(tags.WHY, ""),
     )
 
 
@@ -129,7 +120,7 @@ def served_records(client: MlflowClient, run: Run) -> list[GenerationRecord]:
     with suppress(Exception), TemporaryDirectory() as folder:  # a run under way has none; or no way to the artifacts
         path = client.download_artifacts(run.info.run_id, RECORDS, folder)
         records = [GenerationRecord.from_json(json.loads(line)) for line in Path(path).read_text().splitlines()]
-        if records and records[-1].generation == run.data.metrics.get("generation"):
+        if records and records[-1].generation == run.data.metrics.get(tags.GENERATION):
             return records
     keys = filter(_is_of_a_generation, run.data.metrics)
     return _records({key: {m.step: m.value for m in client.get_metric_history(run.info.run_id, key)} for key in keys})
@@ -137,15 +128,15 @@ def served_records(client: MlflowClient, run: Run) -> list[GenerationRecord]:
 
 def _is_of_a_generation(key: str) -> bool:
     """Whether a metric has a value for each generation; others, such as summary/..., sum a loop up."""
-    return "/" not in key or key.startswith("seconds/")
+    return "/" not in key or key.startswith(tags.SECONDS)
 
 
 def _records(values: History) -> list[GenerationRecord]:
     """Records from the histories of a run's metrics."""
     records = []
-    for generation in sorted(values.get("generation", ())):  # which is logged last
+    for generation in sorted(values.get(tags.GENERATION, ())):  # which is logged last
         row = {key: steps[generation] for key, steps in values.items() if generation in steps}
-        seconds = {key.removeprefix("seconds/"): row.pop(key) for key in list(row) if key.startswith("seconds/")}
+        seconds = {key.removeprefix(tags.SECONDS): row.pop(key) for key in list(row) if key.startswith(tags.SECONDS)}
         records.append(GenerationRecord(generation, row, {}, seconds))
     return records
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 from autophagy.common.errors import UserError
-from autophagy.tracking.mlflow import EXPERIMENT, SQLITE, MLflowTracker
+from autophagy.tracking.connection import SQLITE, sqlite_file
+from autophagy.tracking.mlflow import MLflowTracker
+from autophagy.tracking.tags import DEFAULT_EXPERIMENT
 from autophagy.tracking.tracker import NullTracker, Tracker
 
 
@@ -25,14 +26,16 @@ def tracking_for(given: str | None, folder: str | None) -> str | None:
     return given or os.environ.get("MLFLOW_TRACKING_URI") or default
 
 
-def how_to_look(uri: str, experiment: str = EXPERIMENT) -> str:
+def how_to_look(uri: str, experiment: str = DEFAULT_EXPERIMENT) -> str:
     """What to open or type to see an experiment: a link to the server, or the command that serves a database."""
     if not uri.startswith("http"):
         return f"mlflow ui --backend-store-uri {uri}"
     return f"{uri.rstrip('/')}, experiment {experiment}"
 
 
-def make_tracker(uri: str | None, experiment: str = EXPERIMENT, tags: Mapping[str, str] | None = None) -> Tracker:
+def make_tracker(
+    uri: str | None, experiment: str = DEFAULT_EXPERIMENT, tags: Mapping[str, str] | None = None
+) -> Tracker:
     """The tracker for a tracking URI: MLflow, or none for None. Experiment and tags are MLflow's.
 
     Raises:
@@ -41,9 +44,9 @@ def make_tracker(uri: str | None, experiment: str = EXPERIMENT, tags: Mapping[st
     if uri is None:
         return NullTracker()
     check_tracking_uri(uri)
-    if uri.startswith(SQLITE):
+    if file := sqlite_file(uri):
         try:
-            Path(uri.removeprefix(SQLITE)).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"tracking_uri: {uri!r}: {error}; give a path that you can write") from error
     return MLflowTracker(uri, experiment, tags)

@@ -20,6 +20,7 @@ from autophagy.config import override, parse
 from autophagy.config.expand import loops
 from autophagy.config.settings import load_yaml
 from autophagy.config.sweep import Sweep, parse_sweep
+from autophagy.runs.folder import RunFolder
 from autophagy.runs.outcomes import Outcome, write_outcomes
 from autophagy.store import StageStore
 
@@ -179,11 +180,11 @@ def test_so_are_those_of_a_sweep_that_has_ended(capsys, monkeypatch, tiny_values
 
     def run(sweep: Sweep, store: StageStore, *_: object) -> None:
         made = loops(sweep)
-        store.write_run_file(sweep.name, "table.md", "".join(f"| {loop.arm} |\n" for loop in made).encode())
+        RunFolder(store, sweep.name).write("table.md", "".join(f"| {loop.arm} |\n" for loop in made).encode())
         write_outcomes(store, sweep.name, {loop.run: Outcome("failed", 0, f"because of {name}") for loop in made})
 
     monkeypatch.setattr("autophagy.sweeps.sweep.run_sweep", run)
-    monkeypatch.setattr("autophagy.sweeps.sweep.checked", lambda *_: None)
+    monkeypatch.setattr("autophagy.sweeps.sweep.checked_plans", lambda *_: None)
     code, text = command(capsys, "sweep", str(path), "--store", f"store{name}", "--tracking-uri", "none")
     assert code == 1
     assert f"| {name} |" in text
@@ -212,7 +213,7 @@ def test_so_are_paths(capsys, name: str):
 def test_so_is_what_a_running_loop_says(capsys, tiny_values, name: str):
     printed = io.StringIO()
     console = Console(file=printed, width=200)
-    ConsoleProgress(console)._say(f"waiting for {name}")
+    ConsoleProgress(console).waits(f"waiting for {name}")
     (loop, *_) = loops(parse_sweep(yaml.safe_load(write_sweep("a", tiny_values).read_text())))
     shows = ConsoleSweep(console)
     shows.retried(loop, f"because of {name}")

@@ -21,7 +21,7 @@ from autophagy.common.errors import UserError, without_secrets
 from autophagy.config import parse
 from autophagy.runs.frames import runs_frame
 from autophagy.store import StageStore
-from autophagy.store.artifacts import MANIFEST, encode_manifest
+from autophagy.store.manifests import MANIFEST, encode_manifest
 from autophagy.store.storage import Storage
 from autophagy.tracking.mlflow import MLflowTracker
 from autophagy.tracking.tracker import RunInfo

@@ -6,12 +6,13 @@ import json
 from collections import Counter
 
 import pytest
-from computed_by import described, several_versions, versions_of
 
 from autophagy.common.records import GenerationRecord
 from autophagy.common.versions import differences, series
+from autophagy.runs.folder import RunFolder
 from autophagy.store import StageStore
-from autophagy.store.artifacts import encode_manifest, manifest_path
+from autophagy.store.manifests import encode_manifest, manifest_path
+from page.computed_by import described, several_versions, versions_of
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_a_report_counts_the_stages_of_each_version(tmp_path):
         stages = {"evaluate": f"e{k}", "train": "gone", "score": "not looked at"}
         lines.append(json.dumps(GenerationRecord(k, {}, stages, {}).to_json()))
     for run in ("a", "b"):
-        store.write_run_file(run, "records.jsonl", "\n".join(lines).encode())
+        RunFolder(store, run).write("records.jsonl", "\n".join(lines).encode())
     found = versions_of(store, ["a", "b", "nothing"])
     assert found["torch"] == Counter({"2.7.0": 1, "2.8.1": 1, "3.0.0": 1})
     assert dict(described(found))["torch"] == "2.7.0 (1 of 3 stages), 2.8.1 (1 of 3 stages), 3.0.0 (1 of 3 stages)"

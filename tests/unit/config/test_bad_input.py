@@ -72,9 +72,9 @@ def run_set(*settings: str) -> list[str]:
     ("settings", "told"),
     [
         # no such field or section
-        (["training.epoch=3"], ["training.epoch = 3", "no such field", "did you mean epochs?"]),
+        (["training.epoch=3"], ["training.epoch = 3", "training has no such field", "did you mean epochs?"]),
         (["trainin.epochs=3"], ["trainin", "did you mean training?"]),
-        (["colour=3"], ["colour = 3", "fields here", "keep_ratio"]),
+        (["colour=3"], ["colour = 3", "experiment has no such field; it has name", "keep_ratio"]),
         (["selection.strength=3"], ["selection.strength = 3", "lsf has no such field", "timestep"]),
         (["scenario.real_fraction=0.2"], ["scenario.real_fraction = 0.2", "accumulate_subsample has no such field"]),
         # a value of another type
@@ -152,7 +152,7 @@ def run_set(*settings: str) -> list[str]:
         (["name=../up"], ["name = '../up'", "letters, digits"]),
         (["name=two words"], ["name = 'two words'", "letters, digits"]),
         # data that are not there
-        (["data.source=digit"], ["data.source = 'digit'", "did you mean 'digits'?", "folder:DIR"]),
+        (["data.source=digit"], ["data.source = 'digit'", "did you mean digits?", "folder:DIR"]),
         (["data.source=folder:nowhere"], ["data.source = 'folder:nowhere'", "no such file or folder"]),
         (["data.source=folder:images"], ["data.source = 'folder:images'", "no files", "*.png"]),
         (["data.source=idx:images"], ["data.source = 'idx:images'", "-ubyte"]),
@@ -204,7 +204,7 @@ def test_a_name_that_is_no_file_name(capsys, name):
         ("broken.yaml", "not valid YAML"),
         ("binary.yaml", "not valid YAML"),
         ("tagged.yaml", "not valid YAML"),
-        ("unknown_section.yaml", "models = {}: no such field; did you mean model?"),
+        ("unknown_section.yaml", "models = {}: experiment has no such field (did you mean model?)"),
         ("no_source.yaml", "data: is missing"),
         ("flat_data.yaml", "data = 'digits'"),
         ("flat_selection.yaml", "selection = 'lsf'"),

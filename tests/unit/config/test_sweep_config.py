@@ -125,7 +125,10 @@ class TestSettings:
         ({"axes": {}}, "axes = {}: "),
         ({"axes": {"keep_ratio": []}}, "axes.keep_ratio"),
         ({"axes": {"keep_ratio": [2]}}, "axes: the loop (2): keep_ratio = 2: "),
-        ({"axes": {"keep_rate": [1]}}, "axes: the loop (1): keep_rate = 1: no such field; did you mean keep_ratio?"),
+        (
+            {"axes": {"keep_rate": [1]}},
+            "axes: the loop (1): keep_rate = 1: experiment has no such field (did you mean keep_ratio?)",
+        ),
         ({"axes": {"seed": [1]}}, "axes.seed: is no axis; use seeds"),
         (
             {"axes": {"budget": [64, 32]}},
@@ -140,7 +143,7 @@ class TestSettings:
         ({"seeds": [1, 1]}, "seeds = [1, 1]: must differ"),
         ({"stopping": {"collapse_factor": 0.5}}, "stopping.collapse_factor = 0.5: "),
         ({"stopping": {"asha": {"grace_period": 2}}}, "stopping.asha.grace_period = 2 leaves nothing to stop in 2 "),
-        ({"stoping": {}}, "stoping = {}: no such field; did you mean stopping?"),
+        ({"stoping": {}}, "stoping = {}: sweep has no such field (did you mean stopping?)"),
         ({"search": {"num_loops": 3}}, "search.num_loops = 3 leaves no two points to try with 2 seeds and 0 controls"),
         ({"axes": {"budget": list(range(1, 100_001))}}, "axes: 200000 loops are more than 100000"),
     ],

@@ -11,9 +11,10 @@ import pytest
 
 from autophagy.common.errors import UserError
 from autophagy.common.samples import REAL, sample_ids
-from autophagy.data.pixels import RealImages, load_images
+from autophagy.data.pixels import load_images
 from autophagy.data.splits import Splits, split, split_sizes
-from autophagy.data.tables import tensor_column, to_numpy, to_table
+from autophagy.data.tables import tensor_column, to_numpy
+from autophagy.stages.payloads import sample_columns
 
 GREY = np.arange(5 * 8 * 8, dtype=np.uint8).reshape(5, 8, 8)
 COLOUR = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
@@ -126,9 +127,9 @@ def test_splits_that_cannot_be_made_name_the_field(sizes, named: str):
 
 
 def test_table_round_trips_through_parquet(tmp_path: Path):
-    images = RealImages(COLOUR, LABELS, ("a", "b", "c"))
     rows = np.array([4, 0, 2])
-    pq.write_table(to_table(images, rows, sample_ids(REAL, 0, 3)), tmp_path / "a.parquet")
+    columns = {"label": pa.array(LABELS[rows]), "image": tensor_column(COLOUR[rows])}
+    pq.write_table(pa.table(sample_columns(sample_ids(REAL, 0, 3)) | columns), tmp_path / "a.parquet")
     table = pq.read_table(tmp_path / "a.parquet")
     assert table.column_names == ["sample_id", "generation", "is_real", "label", "image"]
     assert [str(table.schema.field(name).type) for name in table.column_names[:4]] == [

@@ -7,6 +7,7 @@ import io
 import os
 import struct
 import sys
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from autophagy.data.sources import arrow, base
 from autophagy.data.sources import open as opening
 from autophagy.data.sources.open import fingerprint
 from autophagy.data.tables import tensor_column
+from autophagy.graph import plan_loop
 
 GREY = np.arange(5 * 8 * 8, dtype=np.uint8).reshape(5, 8, 8)
 COLOUR = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
@@ -235,7 +237,7 @@ TENSORS = tensor_column(GREY[..., None])
 NAN = np.where(GREY == 3, np.nan, GREY / 255)
 ZIPPED = gzip.compress(idx_bytes(GREY))
 CASES = {
-    "unknown kind": (None, "foldr:{}", "unknown kind 'foldr'; did you mean 'folder:DIR'"),
+    "unknown kind": (None, "foldr:{}", "unknown kind 'foldr' (did you mean folder?); use one of digits"),
     "no kind": (None, "{}", "one of digits | fashion_mnist | idx:DIR"),
     "no place": (None, "npz", "write it as npz:FILE"),
     "place too many": (None, "digits:9", "write it as digits"),
@@ -332,6 +334,35 @@ def test_fingerprint_of_a_folder_follows_its_class_names(tmp_path: Path):
     first = fingerprint(f"folder:{tmp_path}")
     (tmp_path / "cat").rename(tmp_path / "dog")
     assert fingerprint(f"folder:{tmp_path}") != first
+
+
+@pytest.fixture
+def num_hashed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of the files that are hashed, in order."""
+    sizes: list[int] = []
+    monkeypatch.setattr(opening, "blake2b", lambda data, **options: sizes.append(len(data)) or blake2b(data, **options))
+    return sizes
+
+
+def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, num_hashed: list[int]):
+    names = [write(tmp_path / label / "1.png", encode(GREY[i])) for i, label in enumerate(("cat", "dog"))]
+    first = fingerprint(f"folder:{tmp_path}")
+    assert [fingerprint(f"folder:{tmp_path}") for _ in range(72)] == [first] * 72
+    assert len(num_hashed) == 2
+    os.utime(names[0], (1, 1))
+    assert fingerprint(f"folder:{tmp_path}") == first
+    assert len(num_hashed) == 4
+    data = names[0].read_bytes()
+    names[0].write_bytes(data[:-1] + b"!")  # of the same size
+    assert fingerprint(f"folder:{tmp_path}") != first
+    assert fingerprint(f"folder:{tmp_path / 'cat'}") != fingerprint(f"folder:{tmp_path / 'dog'}")
+
+
+def test_planning_many_loops_hashes_a_file_once(tiny, tmp_path: Path, num_hashed: list[int]):
+    np.savez(tmp_path / "a.npz", image=GREY)
+    experiments = [tiny(f"data.source=npz:{tmp_path / 'a.npz'}", f"seed={seed}") for seed in range(9)]
+    assert len({plan_loop(e)[0]["real"].key for e in experiments}) == 9
+    assert num_hashed == [(tmp_path / "a.npz").stat().st_size]
 
 
 def test_fingerprint_of_large_files_follows_size_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

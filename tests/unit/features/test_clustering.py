@@ -37,6 +37,29 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
+def elsewhere(x: np.ndarray, seed: int) -> np.ndarray:
+    """`x` float64, as another machine may have rounded what it was computed from."""
+    return x * (1 + 1e-15 * rng(seed).normal(size=x.shape))
+
+
+def three_parts_alike(each: int = 15) -> np.ndarray:
+    """Points [3 * each, 12] in three orthogonal subspaces, in each at the same places."""
+    return np.kron(np.eye(3), rng().normal(size=(each, 4)))
+
+
+def eigensolver_elsewhere(seed: int):
+    """As good as lobpcg; of eigenvectors whose eigenvalues are equal it returns any."""
+
+    def solve(matrix, start, **_):
+        values, vectors = np.linalg.eigh(matrix.toarray())
+        for equal in np.split(np.arange(len(values)), np.flatnonzero(np.diff(values) > 1e-9) + 1):
+            turn = np.linalg.qr(rng(seed).normal(size=(len(equal), len(equal))))[0]
+            vectors[:, equal] = vectors[:, equal] @ turn
+        return values[::-1][: start.shape[1]], vectors[:, ::-1][:, : start.shape[1]]
+
+    return solve
+
+
 class TestSelfExpression:
     def test_is_orthogonal_matching_pursuit_among_the_others(self):
         x = rng().normal(size=(60, 12)) * rng(1).uniform(0.1, 10, size=(60, 1))
@@ -65,6 +88,19 @@ class TestSelfExpression:
         assert (code.row != code.col).all()
         weight = np.abs(code.data)
         assert weight[classes[code.row] == classes[code.col]].sum() > 0.95 * weight.sum()
+
+    def test_rounding_does_not_choose_among_equals(self):
+        ring = np.eye(50) + np.roll(np.eye(50), 1, axis=0)  # each is as near to the one before as to the one after
+        for seed in range(5):
+            found = self_expression(elsewhere(ring, seed), num_nonzero=1).indices
+            np.testing.assert_array_equal(found, [1, *range(48), 0])
+
+    def test_rounding_makes_no_links(self):
+        # The first is the sum of the second and the third. The fourth is nearest, but of no use beside both.
+        x = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0.5]])
+        for seed in range(5):
+            turn = np.linalg.qr(rng(seed).normal(size=(3, 3)))[0]
+            assert set(self_expression(x @ turn)[0].indices) == {1, 2}
 
     def test_copies_and_zeros(self):
         x = np.concatenate([np.zeros((3, 5)), np.ones((2, 5)), np.eye(5)[:2]])
@@ -96,7 +132,8 @@ class TestSscOmp:
     def test_the_others_join_up_to_sign(self):
         lines = np.repeat(rng().normal(size=(3, 5)), 20, axis=0) * rng(1).uniform(1, 2, size=(60, 1))
         lines[::20] *= -1  # too few for every subset to have one of each
-        assert accuracy(ssc_omp(lines, 3, rng(), most=15), np.repeat(np.arange(3), 20)) == 1
+        for x in (lines, *(elsewhere(lines, seed) for seed in range(5))):
+            assert accuracy(ssc_omp(x, 3, rng(), most=15), np.repeat(np.arange(3), 20)) == 1
 
     def test_wide_points(self):
         x, classes = subspaces(num=3, width=5000, each=30)
@@ -113,6 +150,12 @@ class TestSscOmp:
         found = ssc_omp(copied, 4, rng())
         np.testing.assert_array_equal(found[:400], found[400:800])
         np.testing.assert_array_equal(found[:50], found[800:])
+        assert accuracy(found[:400], classes) >= 0.95
+
+    def test_multiples_and_what_rounding_made_of_copies_are_copies(self):
+        x, classes = subspaces()
+        found = ssc_omp(np.concatenate([x, elsewhere(x, 1), -2 * x]), 4, rng())
+        np.testing.assert_array_equal(found, np.tile(found[:400], 3))
         assert accuracy(found[:400], classes) >= 0.95
 
     def test_zeros_do_not_take_a_cluster(self):
@@ -156,6 +199,39 @@ class TestSscOmp:
             x[part, :, 3 * part : 3 * part + 3] = rng(part).normal(size=(each, 3))
         assert accuracy(ssc_omp(x.reshape(-1, 9), 3, rng()), np.repeat(np.arange(3), each)) == 1
 
+    @pytest.mark.parametrize("sizes", [(50, 50, 50, 50), (100, 60, 30, 10)])
+    def test_a_graph_of_more_components_than_clusters(self, sizes):
+        # Points in a plane are coded by two others, and each plane falls into several components.
+        classes = np.repeat(np.arange(4), sizes)
+        bases = rng().normal(size=(4, 2, 30))
+        x = np.einsum("ij,ijk->ik", rng(1).normal(size=(200, 2)), bases[classes])
+        for points in (x, *(elsewhere(x, seed) for seed in range(3))):
+            assert accuracy(ssc_omp(points, 4, rng()), classes) == 1
+
+    def test_components_far_from_all_others_are_no_clusters_if_they_are_small(self):
+        x, classes = subspaces(num=2)
+        pairs = np.repeat(rng().normal(size=(4, 30)), 2, axis=0)
+        found = ssc_omp(np.concatenate([x, pairs + 1e-4 * rng(1).normal(size=pairs.shape)]), 2, rng())
+        assert accuracy(found[:200], classes) == 1
+
+    @pytest.mark.parametrize("num_clusters", [2, 3, 4, 7])
+    def test_any_basis_of_an_eigenspace_will_do(self, num_clusters, monkeypatch):
+        # Three eigenvalues are 1, and the next are equal by threes.
+        found = []
+        for seed in range(5):
+            monkeypatch.setattr("scipy.sparse.linalg.lobpcg", eigensolver_elsewhere(seed))
+            found.append(ssc_omp(three_parts_alike(), num_clusters, rng()))
+        assert np.unique(found[0]).size == num_clusters
+        assert min(adjusted_rand_score(found[0], other) for other in found) == 1
+
+    @pytest.mark.parametrize("num_clusters", [2, 3, 4, 7])
+    @pytest.mark.parametrize("each", [12, 60])
+    def test_rounding_changes_no_label_where_the_graph_falls_apart(self, each, num_clusters):
+        x = three_parts_alike(each)
+        for seed in range(3):
+            found = ssc_omp(x, num_clusters, rng(seed))
+            assert adjusted_rand_score(found, ssc_omp(elsewhere(x, seed), num_clusters, rng(seed))) == 1
+
     def test_points_along_a_curve_are_cut_into_stretches(self):
         # Each is between its two neighbours, and nothing says where to cut: the eigenvalues crowd at 1.
         x = np.maximum(0, 1 - np.abs(np.subtract.outer(np.arange(200), np.arange(200))) / 2)
@@ -172,6 +248,13 @@ class TestKmeans:
         assert found.dtype == np.int64
         assert accuracy(found, classes) > 0.95
         np.testing.assert_array_equal(found, kmeans_labels(x, 3, rng()))
+
+    def test_dimensions_that_vary_by_rounding_have_no_say(self):
+        classes = np.repeat(np.arange(3), 40)
+        blobs = np.array([[0, 0], [0, 8], [9, 4]])[classes] + rng().normal(size=(120, 2))
+        saturated = 1 + np.finfo(np.float32).eps * rng(1).integers(-1, 2, size=(120, 500))
+        x = np.concatenate([blobs, saturated], axis=1).astype(np.float32)
+        assert accuracy(kmeans_labels(x, 3, rng()), classes) > 0.95
 
     @pytest.mark.parametrize("x", [np.empty((0, 3)), np.ones((4, 3)), np.eye(2)], ids=["none", "one point", "two"])
     def test_fewer_points_than_clusters(self, x):

@@ -8,27 +8,15 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from autophagy.metrics import (
-    TooFewRows,
-    class_histogram_distance,
-    density_coverage,
-    distribution,
-    duplicate_share,
-    frechet_distance,
-    generalization_score,
-    kernel_distance,
-    knn_entropy,
-    manifold_scores,
-    mean_age,
-    memorization_ratio,
-    nearest_distances,
-    neighbours,
-    origin_shares,
-    precision_recall,
-    real_share,
-    total_variance,
-)
-from autophagy.metrics.rows import as_rows, distinct_rows
+from autophagy.metrics import distribution, neighbours
+from autophagy.metrics.distribution import class_histogram_distance, frechet_distance, kernel_distance
+from autophagy.metrics.entropy import duplicate_share, knn_entropy
+from autophagy.metrics.manifold import density_coverage, manifold_scores, precision_recall
+from autophagy.metrics.memorization import generalization_score, memorization_ratio
+from autophagy.metrics.neighbours import nearest_distances
+from autophagy.metrics.provenance import mean_age, origin_shares, real_share
+from autophagy.metrics.rows import TooFewRows, as_rows, distinct_rows
+from autophagy.metrics.structure import total_variance
 
 
 @pytest.fixture

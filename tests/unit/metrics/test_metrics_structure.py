@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from autophagy.metrics import (
-    TooFewRows,
+from autophagy.metrics.rows import TooFewRows
+from autophagy.metrics.structure import (
     balanced_unit_rows,
     effective_rank,
     ole_score,

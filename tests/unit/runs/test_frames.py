@@ -16,7 +16,8 @@ from autophagy.config import override, parse
 from autophagy.config.settings import flatten
 from autophagy.metrics import METRICS
 from autophagy.recipes.loops import lsf_digits
-from autophagy.runs.frames import KEYS, Loop, loops_frame, runs_frame, sweep_frame
+from autophagy.runs.folder import RunFolder
+from autophagy.runs.frames import KEYS, RecordedLoop, loops_frame, runs_frame, sweep_frame
 from autophagy.selection import SELECTORS
 from autophagy.store import StageStore
 from autophagy.tracking.reading import mlflow_frame, nested
@@ -32,9 +33,9 @@ def save(tiny_values):
 
     def write(store: StageStore, name: str, records: list[GenerationRecord], *settings: str) -> None:
         values = parse(override(tiny_values, settings) | {"name": name}).model_dump(mode="json")
-        store.write_run_file(name, "experiment.yaml", yaml.safe_dump(values).encode())
+        RunFolder(store, name).write("experiment.yaml", yaml.safe_dump(values).encode())
         lines = "".join(json.dumps(r.to_json()) + "\n" for r in records)
-        store.write_run_file(name, "records.jsonl", lines.encode())
+        RunFolder(store, name).write("records.jsonl", lines.encode())
 
     return write
 
@@ -54,8 +55,8 @@ def sweep_store(tmp_path, save) -> StageStore:
         stopped = {"state": "stopped", "generation": 1, "why": "fid doubled"}
         outcomes[name] = stopped if count == 2 else {"state": "done" if count else "running", "generation": count - 1}
     about = {"sweep": "s", "question": "?", "axes": ["selection.strategy", "filter"], "loops": loops}
-    store.write_run_file("s", "loops.json", json.dumps(about).encode())
-    store.write_run_file("s", "outcomes.json", json.dumps(outcomes).encode())
+    RunFolder(store, "s").write("loops.json", json.dumps(about).encode())
+    RunFolder(store, "s").write("outcomes.json", json.dumps(outcomes).encode())
     return store
 
 
@@ -97,7 +98,7 @@ def test_runs_are_found_by_name_or_all(sweep_store, save):
 
 def test_rows_do_not_depend_on_the_order_of_loops(tiny_values):
     loops = [
-        Loop(f"a-seed{seed}", parse(tiny_values | {"seed": seed}), [record(0, share_2=0.1, share_10=0.2)])
+        RecordedLoop(f"a-seed{seed}", parse(tiny_values | {"seed": seed}), [record(0, share_2=0.1, share_10=0.2)])
         for seed in (3, 1, 2)
     ]
     frame = loops_frame(loops)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from autophagy.common.records import GenerationRecord
-from autophagy.runs.pictures import MAIN_METRICS, _curves_figure, collapse_curves, sample_grid
+from autophagy.runs.pictures import MAIN_METRICS, _curves_figure, band, collapse_curves, sample_grid
 
 
 def _run(**metrics: list[float]) -> list[GenerationRecord]:
@@ -44,18 +44,26 @@ def test_a_panel_a_metric_and_a_line_a_loop():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(curves)
 
 
+def test_a_band_is_the_range_of_few_seeds_and_the_t_interval_of_many():
+    assert band([1.0, 5.0, 3.0]) == (3.0, 1.0, 5.0)
+    # t(0.975, 4) = 2.7764451; the standard deviation of 1 ... 5 is sqrt(2.5)
+    half = 2.7764451051977987 * math.sqrt(2.5 / 5)
+    assert band([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx((3.0, 3.0 - half, 3.0 + half))
+    assert np.isnan(band([math.nan])).all()
+
+
 def test_seeds_become_their_mean_and_a_band_of_their_range():
     seeds = [_run(fid=[1.0, 2.0, math.nan]), _run(fid=[3.0, 8.0, 6.0]), _run(fid=[5.0])]
     (axes,) = _curves_figure({"lsf": seeds}, ["fid"], {}).axes
     np.testing.assert_allclose(_lines(axes)["lsf"].get_ydata(), [3.0, 5.0, 6.0])
-    (band,) = axes.collections
-    corners = band.get_paths()[0].vertices
+    (area,) = axes.collections
+    corners = area.get_paths()[0].vertices
     assert {(x, y) for x, y in corners} >= {(0, 1), (0, 5), (1, 2), (1, 8), (2, 6)}
 
 
 def test_the_mean_ends_where_a_seed_was_stopped_and_the_others_go_on_as_thin_lines():
     short, long = _run(fid=[1.0, 8.0]), _run(fid=[3.0, 4.0, 5.0, 6.0])
-    figure = _curves_figure({"lsf": [short, long]}, ["fid"], {}, {"lsf": [short]})
+    figure = _curves_figure({"lsf": [short, long]}, ["fid"], {"lsf": [short]})
     (axes,) = figure.axes
     np.testing.assert_array_equal(_lines(axes)["lsf"].get_xydata(), [[0, 2], [1, 6]])
     (cross,) = [line for line in axes.lines if line.get_marker() == "x"]
@@ -84,13 +92,6 @@ def test_what_real_images_reach_is_one_dashed_line():
         dashed = [line for line in axes.lines if line.get_linestyle() == "--"]
         assert [line.get_ydata()[0] for line in dashed] == [floor]
         assert dashed[0].get_label() == "real images"
-
-
-def test_theory_is_drawn_in_the_panel_of_its_metric():
-    curves = {"loop": [_run(fid=[1.0, 2.0], recall=[1.0, 1.0])]}
-    fid, recall = _curves_figure(curves, ["fid", "recall"], {"fid": [1.0, 1.5, 2.0]}).axes
-    np.testing.assert_array_equal(_lines(fid)["theory"].get_ydata(), [1.0, 1.5, 2.0])
-    assert "theory" not in _lines(recall)
 
 
 def test_generations_are_whole_numbers():

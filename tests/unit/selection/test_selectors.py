@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autophagy.common.samples import REAL, sample_ids
-from autophagy.metrics import ole_score
+from autophagy.metrics.structure import ole_score
 from autophagy.selection import Candidates, make_selector
 from autophagy.selection.ole import ole_contributions
 

@@ -13,6 +13,7 @@ import pytest
 
 from autophagy.common.errors import UserError
 from autophagy.store import Artifact, Attempt, StageStore
+from autophagy.store.upkeep import verify
 
 
 @pytest.fixture
@@ -182,17 +183,17 @@ class TestDamage:
         good = store.build("train", "good", {}, write)
         bad = store.build("train", "bad", {}, write)
         Path(bad.file("weights.bin")).write_bytes(b"0123456788")
-        found = {info.key: problems for info, problems in store.verify()}
+        found = {info.key: problems for info, problems in verify(store)}
         assert found == {"bad": ["weights.bin: wrong checksum"], "good": []}
         assert not store.is_done("train", "bad")
         assert store.build("train", "bad", {}, write).read_bytes("weights.bin") == b"0123456789"
         assert store.open("train", "good") == good
-        assert all(not problems for _, problems in store.verify())
+        assert all(not problems for _, problems in verify(store))
 
     def test_verify_takes_one_kind_of_stage(self, store):
         for stage in ("train", "generate"):
             store.build(stage, "k1", {}, write)
-        assert [info.stage for info, _ in store.verify("generate")] == ["generate"]
+        assert [info.stage for info, _ in verify(store, "generate")] == ["generate"]
 
     def test_a_repaired_manifest_is_not_removed(self, store):
         path = store.storage.at("stages", "train", "k1", "manifest.json")
@@ -250,24 +251,11 @@ class TestNames:
             store.build("train", name, {}, forbidden)
         with pytest.raises(ValueError):
             store.build("train", "k1", {"inputs": {"real": name}}, forbidden)
-        with pytest.raises(UserError, match="name: "):
-            store.run_path(name)
-        with pytest.raises(UserError, match="name: "):
-            store.write_run_file("run", name, b"")
 
     @pytest.mark.parametrize("name", ["../x", "/etc/x", "a//b", "a/../b", "", ".x"])
     def test_builders_stay_in_their_attempt(self, store, name):
         with pytest.raises(ValueError, match="not a file name"):
             store.build("train", "k1", {}, lambda attempt: attempt.write_bytes(name, b""))
-
-
-class TestRunFiles:
-    def test_are_written_replaced_and_read(self, store):
-        assert store.read_run_file("lsf_digits-2", "records.jsonl") is None
-        for data in (b"one", b"two\n"):
-            store.write_run_file("lsf_digits-2", "records.jsonl", data)
-            assert store.read_run_file("lsf_digits-2", "records.jsonl") == data
-        assert os.listdir(store.run_path("lsf_digits-2")) == ["records.jsonl"]
 
 
 class TestUri:
@@ -312,11 +300,3 @@ class TestRights:
         (tmp_path / "shared").mkdir()
         (tmp_path / "shared").chmod(0o770)
         assert os.stat(StageStore(tmp_path / "shared").root).st_mode & 0o777 == 0o770
-
-
-def test_run_names_are_those_of_the_folders(tmp_path):
-    store = StageStore(tmp_path / "store")
-    assert store.run_names() == []
-    store.write_run_file("b", "records.jsonl", b"")
-    store.write_run_file("a", "records.jsonl", b"")
-    assert store.run_names() == ["a", "b"]

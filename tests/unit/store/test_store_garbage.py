@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from autophagy.common.errors import UserError
+from autophagy.runs.claims import StagesInUse
+from autophagy.runs.folder import RunFolder
 from autophagy.store import Attempt, StageStore
+from autophagy.store.upkeep import GarbageItem, gc, ls, verify
 
 
 @pytest.fixture
@@ -25,6 +28,11 @@ def files_below(store: StageStore, folder: str) -> list[Path]:
     return [path for path in Path(store.root, folder).rglob("*") if path.is_file()]
 
 
+def collect(store, **options) -> list[GarbageItem]:
+    """Look for garbage as `autophagy store gc` does: what no run folder names is in use by nobody."""
+    return gc(store, StagesInUse(store), **options)
+
+
 class TestGarbage:
     @pytest.fixture
     def full(self, store) -> StageStore:
@@ -34,8 +42,8 @@ class TestGarbage:
         store.build("generate", "g", {"inputs": {"model": "t"}}, write)
         store.build("evaluate", "planned", {}, write)
         record = {"generation": 0, "metrics": {}, "stages": {"generate/0": "g"}, "seconds": {}}
-        store.write_run_file("run", "records.jsonl", json.dumps(record).encode() + b"\n")
-        store.write_run_file("other", "stages.json", json.dumps([["evaluate", "planned"]]).encode())
+        RunFolder(store, "run").write("records.jsonl", json.dumps(record).encode() + b"\n")
+        RunFolder(store, "other").write("stages.json", json.dumps([["evaluate", "planned"]]).encode())
         store.build("train", "unused", {"inputs": {"real": "r"}}, write)
         store.storage.put(store.storage.at("stages", "train", "t", "dead", "half"), b"123")
         store.storage.put(store.storage.at("stages", "train", "new", "dead", "half"), b"1234")
@@ -50,7 +58,7 @@ class TestGarbage:
 
     def test_dry_run_finds_it_and_deletes_nothing(self, full):
         before = set(files_below(full, ""))
-        items = {item.path.removeprefix(full.root + "/"): item.size for item in full.gc()}
+        items = {item.path.removeprefix(full.root + "/"): item.size for item in collect(full)}
         unused = sum(path.stat().st_size for path in files_below(full, "stages/train/unused"))
         assert items == {
             "stages/train/unused": unused,
@@ -65,19 +73,19 @@ class TestGarbage:
         assert before <= set(files_below(full, ""))
 
     def test_delete_keeps_what_runs_reach(self, full):
-        found = full.gc(delete=True, older_than=0)
+        found = collect(full, delete=True, older_than=0)
         assert found
         assert all(item.deleted for item in found)
-        assert [(info.stage, info.key) for info in full.ls()] == [
+        assert [(info.stage, info.key) for info in ls(full)] == [
             ("evaluate", "planned"),
             ("generate", "g"),
             ("real", "r"),
             ("train", "t"),
         ]
-        assert all(not problems for _, problems in full.verify())
-        assert full.read_run_file("run", "records.jsonl")
+        assert all(not problems for _, problems in verify(full))
+        assert RunFolder(full, "run").read("records.jsonl")
         assert not any(os.path.exists(item.path) for item in found)
-        assert full.gc() == []
+        assert collect(full) == []
 
     def test_leaves_a_build_under_way_and_its_inputs_alone(self, store):
         store.build("real", "r", {}, write)
@@ -86,7 +94,7 @@ class TestGarbage:
         def builder(attempt):
             write(attempt)
             Path(attempt.scratch, "checkpoint").touch()
-            assert [Path(item.path).name for item in store.gc(delete=True, older_than=0)] == ["unused"]
+            assert [Path(item.path).name for item in collect(store, delete=True, older_than=0)] == ["unused"]
             assert Path(attempt.scratch, "checkpoint").exists()
 
         store.build("train", "t", {"inputs": {"real": "r"}}, builder)
@@ -95,13 +103,13 @@ class TestGarbage:
 
     @pytest.mark.parametrize(("file", "data"), [("records.jsonl", b'{"stages": {'), ("stages.json", b"{}{")])
     def test_refuses_to_guess_what_an_unreadable_run_uses(self, full, file, data):
-        full.write_run_file("run", file, data)
+        RunFolder(full, "run").write(file, data)
         with pytest.raises(UserError, match=r"cannot read which stages .*/runs/run uses"):
-            full.gc(delete=True, older_than=0)
+            collect(full, delete=True, older_than=0)
         assert full.is_done("train", "unused")
 
     def test_empty_store_has_none(self, store):
-        assert store.gc(delete=True) == []
+        assert collect(store, delete=True) == []
 
 
 class TestLookingAround:
@@ -122,7 +130,7 @@ class TestLookingAround:
 
     def test_ls_tells_size_and_count(self, store):
         store.build("train", "k1", {}, write)
-        (info,) = store.ls()
+        (info,) = ls(store)
         assert (info.stage, info.key, info.size, info.files) == ("train", "k1", 10 + len('{"loss": 0.5}'), 2)
         assert info.created.endswith("+00:00")
 
@@ -130,8 +138,8 @@ class TestLookingAround:
         store.build("train", "k1", {}, write)
         for path in ("stages/.DS_Store", "stages/train/.DS_Store", "stages/.x/k/manifest.json", "runs/.x"):
             store.storage.put(store.storage.at(path), b"?")
-        assert [info.key for info in store.ls()] == ["k1"]
-        assert [item.path for item in store.gc()] == [f"{store.root}/stages/train/k1"]
+        assert [info.key for info in ls(store)] == ["k1"]
+        assert [item.path for item in collect(store)] == [f"{store.root}/stages/train/k1"]
 
 
 class TestGrace:
@@ -151,48 +159,48 @@ class TestGrace:
 
     def test_nothing_is_deleted_that_was_not_seen_a_day_ago(self, unused):
         for _ in range(2):
-            assert [item.deleted for item in unused.gc(delete=True)] == [False, False]
+            assert [item.deleted for item in collect(unused, delete=True)] == [False, False]
         self.later(unused, 23.9 * 3600)
-        assert [item.deleted for item in unused.gc(delete=True)] == [False, False]
+        assert [item.deleted for item in collect(unused, delete=True)] == [False, False]
         self.later(unused, 0.2 * 3600)
-        items = unused.gc(delete=True)
+        items = collect(unused, delete=True)
         assert [item.deleted for item in items] == [True, True]
         assert all(86400 <= item.age < 90000 for item in items)
-        assert unused.gc() == []
+        assert collect(unused) == []
         assert json.loads(unused.storage.read(unused.storage.at("garbage.json"))) == {}
 
     def test_a_look_without_delete_counts(self, unused):
-        unused.gc()
+        collect(unused)
         self.later(unused, 90000)
-        assert all(not item.deleted and item.age >= 90000 for item in unused.gc())
-        assert all(item.deleted for item in unused.gc(delete=True))
+        assert all(not item.deleted and item.age >= 90000 for item in collect(unused))
+        assert all(item.deleted for item in collect(unused, delete=True))
 
     def test_what_changed_begins_anew(self, unused):
-        unused.gc()
+        collect(unused)
         self.later(unused, 90000)
         unused.storage.put(unused.storage.at("scratch", "train", "new", "checkpoint"), b"123456")
-        ages = {Path(item.path).name: item.age >= 90000 for item in unused.gc(delete=True)}
+        ages = {Path(item.path).name: item.age >= 90000 for item in collect(unused, delete=True)}
         assert ages == {"unused": True, "new": False}
 
     def test_what_was_needed_meanwhile_begins_anew(self, unused):
-        unused.gc()
+        collect(unused)
         self.later(unused, 90000)
-        unused.write_run_file("run", "stages.json", b'[["train", "unused"]]')
-        assert [Path(item.path).name for item in unused.gc()] == ["new"]
+        RunFolder(unused, "run").write("stages.json", b'[["train", "unused"]]')
+        assert [Path(item.path).name for item in collect(unused)] == ["new"]
         os.unlink(f"{unused.root}/runs/run/stages.json")
-        assert {Path(i.path).name: i.deleted for i in unused.gc(delete=True)} == {"unused": False, "new": True}
+        assert {Path(i.path).name: i.deleted for i in collect(unused, delete=True)} == {"unused": False, "new": True}
 
     @pytest.mark.parametrize("marks", [b"", b"{", b"[1]", b'{"x": 1}', b'{"x": ["y", "z"]}', b"[" * 100_000])
     def test_unreadable_notes_are_no_notes(self, unused, marks):
         unused.storage.put(unused.storage.at("garbage.json"), marks)
-        assert [item.age for item in unused.gc(delete=True)] == [0.0, 0.0]
+        assert [item.age for item in collect(unused, delete=True)] == [0.0, 0.0]
 
     def test_notes_that_cannot_be_written_are_said(self, unused, monkeypatch, caplog):
         def full(path: str, data: bytes) -> None:
             raise OSError("No space left on device")
 
         monkeypatch.setattr(unused.storage, "put", full, raising=False)
-        assert len(unused.gc()) == 2
+        assert len(collect(unused)) == 2
         assert "No space left on device" in caplog.text
 
 
@@ -201,11 +209,11 @@ class TestClaims:
         """A loop that was killed and waits for its node: what it would resume from may be hours of training."""
         path = store.storage.at("scratch", "train", "k1", "checkpoint")
         store.storage.put(path, b"epoch 2")
-        store.write_run_file("run", "stages.json", b'[["train", "k1"]]')
-        assert store.gc(delete=True, older_than=0) == []
+        RunFolder(store, "run").write("stages.json", b'[["train", "k1"]]')
+        assert collect(store, delete=True, older_than=0) == []
         assert store.storage.read(path) == b"epoch 2"
-        store.write_run_file("run", "stages.json", b"[]")
-        assert [item.deleted for item in store.gc(delete=True, older_than=0)] == [True]
+        RunFolder(store, "run").write("stages.json", b"[]")
+        assert [item.deleted for item in collect(store, delete=True, older_than=0)] == [True]
 
     def test_each_deletion_looks_at_the_runs_as_they_are_by_then(self, store):
         for key in ("a", "b", "c"):
@@ -215,11 +223,11 @@ class TestClaims:
         def claiming(path: str) -> None:
             if not claimed:
                 claimed.append(path)
-                store.write_run_file("run", "stages.json", json.dumps([["train", k] for k in "abc"]).encode())
+                RunFolder(store, "run").write("stages.json", json.dumps([["train", k] for k in "abc"]).encode())
             remove(path)
 
         store.storage.remove = claiming
-        kept = {Path(item.path).name for item in store.gc(delete=True, older_than=0) if not item.deleted}
+        kept = {Path(item.path).name for item in collect(store, delete=True, older_than=0) if not item.deleted}
         assert kept == {"b", "c"}
-        assert [info.key for info in store.ls()] == ["b", "c"]
-        assert all(not problems for _, problems in store.verify())
+        assert [info.key for info in ls(store)] == ["b", "c"]
+        assert all(not problems for _, problems in verify(store))

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from autophagy.runs.claims import StagesInUse
+from autophagy.runs.folder import RunFolder
 from autophagy.store import Attempt, StageStore, leases
 from autophagy.store import store as store_module
+from autophagy.store.upkeep import gc, ls, verify
 
 SOURCE = Path(store_module.__file__).parents[2]
 PRELUDE = """
@@ -103,8 +106,8 @@ store.build("train", "k1", {}, builder)
         assert time.monotonic() - begun < 3
         assert artifact.files() == ["from"]
         assert len(attempts(store, "train", "k1")) == 2  # the dead one's is garbage
-        store.write_run_file("run", "stages.json", b'[["train", "k1"]]')
-        assert [item.why for item in store.gc()] == ["left by a build that did not finish"]
+        RunFolder(store, "run").write("stages.json", b'[["train", "k1"]]')
+        assert [item.why for item in gc(store, StagesInUse(store))] == ["left by a build that did not finish"]
         process.communicate()
 
     def test_kill_at_any_point_leaves_a_store_that_works(self, store, tmp_path):
@@ -121,8 +124,8 @@ for i in range(10_000):
             process.kill()
             process.communicate()
             (box / "ready").unlink()
-            assert all(not problems for _, problems in store.verify())
-        done = len(store.ls())
+            assert all(not problems for _, problems in verify(store))
+        done = len(ls(store))
         assert done > 0
         for i in range(done + 1):
             artifact = store.build("s", f"k{i}", {}, lambda a: a.write_bytes("a", b"a" * 9))

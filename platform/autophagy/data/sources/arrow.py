@@ -29,6 +29,7 @@ from autophagy.data.sources.base import (
     pick_image,
 )
 
+_BATCH_ROWS = 1024
 _EMBED = "write the images' bytes into the column"
 
 
@@ -129,10 +130,8 @@ def _struct_bytes(cell: dict[str, Any], where: str, folders: Sequence[str]) -> b
         return stream.read()
 
 
-_BATCH_ROWS = 1024
-
-
 def read_parquet(place: str) -> Source:
+    """A Parquet file, or all of a folder."""
     files = find_files("parquet", place)
     paths = [info.path for info in files.infos.values()]
     table = pa.dataset.dataset(paths, filesystem=files.system, format="parquet")
@@ -145,6 +144,7 @@ def read_parquet(place: str) -> Source:
 
 
 def read_hf(place: str) -> Source:
+    """A dataset of the Hugging Face hub or of a local folder, see `parse_hf`."""
     name, revision, split = parse_hf(place)
     folders = []
     if is_local(name):
@@ -211,4 +211,5 @@ def parse_hf(place: str) -> tuple[str, str | None, str]:
 
 
 def is_local(name: str) -> bool:
+    """Whether a dataset's name is a folder on this machine."""
     return name.startswith(("/", ".", "~")) or os.path.isdir(name)

@@ -84,9 +84,6 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-# Files
-
-
 @dataclass(frozen=True)
 class Files:
     """The files behind a source, sorted by path."""
@@ -106,6 +103,11 @@ class Files:
 
 
 def find_files(kind: str, place: str) -> Files:
+    """The files of a kind of source: the one at a path or URI, or those below a folder but hidden ones.
+
+    Raises:
+        UserError: There are none, or one lies outside of the folder.
+    """
     if "://" in place:
         system, path = pa.fs.FileSystem.from_uri(place)
     else:

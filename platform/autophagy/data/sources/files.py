@@ -24,10 +24,9 @@ from autophagy.data.sources.base import (
     pick_image,
 )
 
-# Readers: a place as a Source
-
 
 def read_digits(place: str) -> Source:
+    """scikit-learn's digits; they have no place."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -35,6 +34,7 @@ def read_digits(place: str) -> Source:
 
 
 def read_idx(place: str) -> Source:
+    """A folder of MNIST's files: `train-*`, then `t10k-*`, those that are there."""
     files = find_files("idx", place)
     parts = []
     for part in ("train", "t10k"):
@@ -72,6 +72,7 @@ def _read_idx_file(files: Files, stem: str, ndim: int) -> np.ndarray | None:
 
 
 def read_folder(place: str) -> Source:
+    """A folder of images, a part each; the top-level subfolder is the class."""
     files = find_files("folder", place)
     if not files.is_folder:
         raise UserError("is a file; give the folder that has the images")
@@ -83,6 +84,7 @@ def read_folder(place: str) -> Source:
 
 
 def read_npz(place: str) -> Source:
+    """An NPZ file as one part."""
     files = find_files("npz", place)
     if files.is_folder:
         raise UserError("is a folder; give the .npz file")

@@ -1,18 +1,17 @@
 """Where real images come from: scikit-learn's digits, IDX, image folders, NPZ, Parquet, the Hugging Face hub.
 
-A source is read as a stream of parts, raw: `autophagy.data` checks the pixels and labels and resizes them.
+A source is read as a stream of parts, raw: `data.pixels` checks the pixels and labels and resizes them.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
-from difflib import get_close_matches
+from hashlib import blake2b
 from importlib.metadata import version
 from typing import Any
 
-from autophagy.common.errors import UserError
+from autophagy.common.errors import UserError, near
 from autophagy.common.seeds import digest
 from autophagy.data.sources import base
 from autophagy.data.sources.arrow import is_local, parse_hf, read_hf, read_parquet
@@ -28,7 +27,8 @@ _FORMS = {
     "parquet": "parquet:URI",
     "hf": "hf:NAME[@REVISION][:SPLIT]",
 }
-_HASHED_BYTES = 256 << 20  # more than this is named by sizes and times, not read at every plan
+_HASHED_BYTES = 256 << 20  # more than this is named by sizes and times, not read
+_hashed: dict[tuple[Any, ...], dict[str, str]] = {}  # digests by file, of files as they were: read once by a process
 
 
 def open_source(source: str) -> Source:
@@ -72,8 +72,8 @@ def fingerprint(source: str) -> str:
             name, revision, split = parse_hf(place)
             if not is_local(name):
                 return digest([kind, name, revision, split, version("datasets")])
-            return digest([kind, split, _contents(find_files(kind, name))])
-        return digest([kind, _contents(find_files(kind, place))])
+            return digest([kind, split, _contents(name, find_files(kind, name))])
+        return digest([kind, _contents(place, find_files(kind, place))])
 
 
 def absolute(source: str) -> str:
@@ -88,23 +88,21 @@ def _parse(source: str) -> tuple[str, str]:
     """The kind of a source and its place; `fashion_mnist` is an alias of an `idx` folder."""
     kind, _, place = source.partition(":")
     if kind not in _FORMS:
-        near = get_close_matches(kind, _FORMS, n=1)
-        guess = f"did you mean {_FORMS[near[0]]!r}? " if near else ""
-        raise UserError(f"unknown kind {kind!r}; {guess}use one of {' | '.join(_FORMS.values())}")
+        raise UserError(f"unknown kind {kind!r}{near(kind, _FORMS)}; use one of {' | '.join(_FORMS.values())}")
     if bool(place) != (":" in _FORMS[kind]):
         raise UserError(f"write it as {_FORMS[kind]}")
     return ("idx", base.FASHION_MNIST) if kind == "fashion_mnist" else (kind, place)
 
 
-def _contents(files: Files) -> list[list[Any]]:
+def _contents(place: str, files: Files) -> list[list[Any]]:
+    """Name and digest of every file, or name, size and time where they are large."""
     if sum(info.size for info in files.infos.values()) > _HASHED_BYTES:
         return [[name, info.size, info.mtime_ns] for name, info in files.infos.items()]
-    contents = []
-    for name, info in files.infos.items():
-        with files.system.open_input_stream(info.path, compression=None) as stream:
-            contents.append([name, hashlib.blake2b(stream.read(), digest_size=16).hexdigest()])
+    seen = (place, *((info.path, info.size, info.mtime_ns) for info in files.infos.values()))
+    if seen not in _hashed:
+        _hashed[seen] = {name: blake2b(files.read(name), digest_size=16).hexdigest() for name in files.infos}
     # A file named by itself is its content alone: renaming it changes nothing.
-    return contents if files.is_folder else [contents[0][1:]]
+    return [[name, found] if files.is_folder else [found] for name, found in _hashed[seen].items()]
 
 
 _READERS: dict[str, Callable[[str], Source]] = {

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import diagnostics
 import numpy as np
 import pandas as pd
 import pytest
+
+from page.diagnostics import diagnose
 
 # One loop that nothing is wrong with, over generations 0 .. 3.
 SOUND = {
@@ -53,7 +54,7 @@ def loops(*arms: dict, seeds: int = 3) -> pd.DataFrame:
 
 def found(frame: pd.DataFrame, comparison: pd.DataFrame | None = None) -> dict[str, str]:
     """Titles with their severities."""
-    return {finding.title: finding.severity for finding in diagnostics.diagnose(frame, comparison)}
+    return {finding.title: finding.severity for finding in diagnose(frame, comparison)}
 
 
 LSF = {"arm": "lsf", "selection__strategy": "lsf"}
@@ -71,7 +72,7 @@ SHUFFLED = {
 def test_a_sound_comparison_has_only_good_news():
     frame = loops({}, LSF, SHUFFLED)
     assert set(found(frame).values()) == {"ok"}
-    sentences = [finding.sentence for finding in diagnostics.diagnose(frame)]
+    sentences = [finding.sentence for finding in diagnose(frame)]
     assert all(any(letter.isdigit() for letter in sentence) for sentence in sentences), "numbers in every sentence"
 
 
@@ -157,7 +158,7 @@ def test_filtering_that_is_as_good_as_random_is_told(verdict, pairs, title, seve
 
 def test_loops_that_did_not_end_are_told_with_their_reason():
     ends = pd.concat([loop(), loop(seed=1, state="failed", why="out of memory"), loop(seed=2, state="stopped")])
-    by_title = {finding.title: finding for finding in diagnostics.diagnose(ends)}
+    by_title = {finding.title: finding for finding in diagnose(ends)}
     assert by_title["Loops that failed"].severity == "warning"
     assert "out of memory" in by_title["Loops that failed"].sentence
     assert by_title["Loops that were stopped early"].severity == "note"
@@ -169,7 +170,7 @@ def test_one_seed_is_too_few():
 
 
 def test_warnings_come_first():
-    levels = [finding.severity for finding in diagnostics.diagnose(loops({"probe_accuracy_train": [1.0] * 4}))]
+    levels = [finding.severity for finding in diagnose(loops({"probe_accuracy_train": [1.0] * 4}))]
     assert levels == sorted(levels, key=["warning", "note", "ok"].index)
     assert levels[0] == "warning"
 

@@ -11,7 +11,9 @@ from autophagy.engine import stage as stages
 from autophagy.engine.costs import scaled, seconds
 from autophagy.engine.job import Job, Resources, once
 from autophagy.engine.stage import Stage
+from autophagy.engine.watcher import Watcher
 from autophagy.store import StageStore
+from autophagy.store.upkeep import ls
 
 
 class Config(Section):
@@ -80,7 +82,7 @@ class TestEnsure:
         assert artifact.manifest["spec"]["inputs"] == {"real": real.key}
         assert store.is_done("real", real.key)
         assert stage(inputs={"real": real}, count=7).ensure(store) == artifact
-        assert len(store.ls()) == 2
+        assert len(ls(store)) == 2
 
     def test_what_is_done_needs_neither_its_inputs_nor_ray(self, store, monkeypatch):
         real = stage("real")
@@ -115,6 +117,50 @@ class TestEnsure:
         with pytest.raises(OSError, match="disk full"):
             broken.ensure(store)
         assert not store.is_done("train", broken.key)
+
+    def test_a_watcher_is_told_of_what_is_built_and_nothing_of_what_is_done(self, store):
+        told: list[tuple[str, float | None]] = []
+
+        class Told(Watcher):
+            def building(self, what, expected):
+                told.append((what, expected()))
+                return super().building(what, expected)
+
+        real = stage("real")
+        stage("feature_network", inputs={"real": real}, work=50).ensure(store, Told())
+        stage("feature_network", Config(lr=0.2), inputs={"real": real}, work=100, generation=3).ensure(store, Told())
+        (took,) = (
+            manifest["seconds"] for manifest in store.history("feature_network") if manifest["info"]["work"] == 50
+        )
+        assert told == [
+            ("real", None),
+            ("feature network", None),
+            ("feature network of generation 3", pytest.approx(2 * took)),
+        ]
+
+    @pytest.mark.parametrize(
+        ("place", "is_worker", "pooled"),
+        [
+            ("pooled", False, True),
+            ("pooled", True, True),
+            ("driver", False, False),
+            ("driver", True, False),
+            ("either", False, False),
+            ("either", True, True),
+        ],
+    )
+    def test_is_built_in_its_place(self, store, monkeypatch, place, is_worker, pooled):
+        called: list[int] = []
+
+        def run_in_worker(function, *arguments, num_gpus):
+            called.append(num_gpus)
+            return function(*arguments)
+
+        monkeypatch.setattr(stages, "in_worker", lambda: is_worker)
+        monkeypatch.setattr(stages, "run_in_worker", run_in_worker)
+        artifact = Stage("train", build, Config(), resources=Resources(use_gpu=True), place=place).ensure(store)
+        assert called == [1] * pooled
+        assert artifact.info["answer"] == 42
 
 
 class TestExpectedSeconds:

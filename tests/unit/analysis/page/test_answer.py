@@ -6,7 +6,8 @@ import math
 
 import pandas as pd
 import pytest
-from report_answer import against_random, answer_table, headline, number
+
+from page.answer import against_random, answer_table, headline, readable
 
 SEEDS = range(8)
 
@@ -104,4 +105,4 @@ def test_loops_that_were_stopped_or_left_out_are_marked(frame_of):
     ],
 )
 def test_numbers_are_written_as_people_would(value, text):
-    assert number(value) == text
+    assert readable(value) == text

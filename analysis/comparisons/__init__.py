@@ -1,0 +1,1 @@
+"""What arms are compared by: tables and pictures of a frame of loops."""

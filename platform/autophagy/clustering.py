@@ -1,0 +1,1 @@
+features/clustering.py

@@ -1,0 +1,1 @@
+features/test_clustering.py
