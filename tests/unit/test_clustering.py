@@ -1,1 +1,0 @@
-features/test_clustering.py
