@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from autophagy.config.sweep import parse_sweep
-from autophagy.runs.folder import read_records
+from autophagy.runs.folder import RunFolder, read_records
 from autophagy.runs.outcomes import read_outcomes
 from autophagy.store import StageStore
 from autophagy.store.upkeep import ls
@@ -113,21 +113,21 @@ def test_a_point_with_a_collapsed_loop_is_over_and_worse_than_all_that_are_whole
 
 
 def test_when_all_points_fail_alike_no_other_is_named(local_ray, values, tmp_path):
-    sweep = parse_sweep(values | {"max_retries": 0, "max_concurrent": 1, "search": {"num_loops": 8}})
+    axes = {"selection.strategy": ["random", "lsf", "oldest_first", "oracle_real", "anti_lsf", "greedy"]}
+    sweep = values | {"axes": axes, "search": {"num_loops": 8}, "max_retries": 0, "max_concurrent": 1}
     store, told = StageStore(tmp_path / "store"), Told()
-    Path(store.root, "stages").mkdir(parents=True)
-    Path(store.root, "stages", "select").write_text("in the way")
-    run_sweep(sweep, store, None, told)
-    outcomes = read_outcomes(store, "look")
-    assert [outcome.state for outcome in outcomes.values()][:3] == ["failed"] * 3
-    assert len(outcomes) <= 4, "one may have been named before"
-    # Once that is mended, what has failed is tried again before others are named.
-    Path(store.root, "stages", "select").unlink()
-    sweep = parse_sweep(values | {"search": {"num_loops": 4}})
-    run_sweep(sweep, store)
-    again = read_outcomes(store, "look")
-    assert list(outcomes)[:3] == list(again)[:3]
-    assert {outcome.state for outcome in again.values()} == {"done"}
+    obstacle = Path(store.root, "stages", "select")
+    obstacle.parent.mkdir(parents=True)
+    obstacle.write_text("in the way")
+    run_sweep(parse_sweep(sweep), store, None, told)
+    failed = [(run, o) for run, o in read_outcomes(store, "look").items() if o.state == "failed"]
+    assert len(failed) == len(told.states) == 3
+    assert all("stages/select" in outcome.why for _, outcome in failed), "the cause names what is in the way"
+    assert all(b"stages/select" in RunFolder(store, run).read("error.txt") for run, _ in failed)
+    # Once that is mended, what was begun is run before others are named.
+    obstacle.unlink()
+    run_sweep(parse_sweep(sweep | {"search": {"num_loops": 3}}), store, None, told := Told())
+    assert told.states == {run: "done" for run, _ in failed}
 
 
 def kill_trial_once(run_folder: Path, killed: list[int]) -> None:

@@ -9,11 +9,12 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ray import tune
+from ray import cloudpickle, tune
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 from ray.tune.execution import class_cache
@@ -268,8 +269,7 @@ class Reporter(tune.Callback):
     def _failed(self, trial: Trial, again: bool) -> None:
         if not (left := self._left(trial)):  # it was lost after all was done
             return
-        error = trial.get_error()
-        text, lost = without_secrets(str(error)), isinstance(error, RayActorError)
+        text, lost = latest_error(trial)
         for run in left[:1] if again else left:
             RunFolder(self.ledger.store, run).write(ERROR, text.encode())
         self.referee.failed(left, last_line(text), again=again, lost=lost)
@@ -277,6 +277,19 @@ class Reporter(tune.Callback):
     def _left(self, trial: Trial) -> list[str]:
         point = point_of(trial.config)
         return self.referee.left([run_name(self.ledger.sweep.name, point["labels"], seed) for seed in point["seeds"]])
+
+
+def latest_error(trial: Trial) -> tuple[str, bool]:
+    """What a trial has failed with, and whether it is that its process was lost.
+
+    Both are in files of the driver. (`Trial.get_error` reads copies that Tune makes of these now and then.)
+    """
+    failures = Path(trial.error_file).read_text()
+    text = re.split(r"^Failure # .*$", failures, flags=re.MULTILINE)[-1].strip()
+    lost = False
+    with suppress(Exception):  # an error that cannot be pickled is one of the loop's
+        lost = isinstance(cloudpickle.loads(Path(trial.pickled_error_file).read_bytes()), RayActorError)
+    return without_secrets(text), lost
 
 
 def last_line(error: str) -> str:
