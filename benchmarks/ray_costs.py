@@ -5,7 +5,6 @@ CPU seconds throughout, so that what else the machine does hardly shows. `standi
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
@@ -53,7 +52,8 @@ def copies(count: int, generations: int, seed: int = 0) -> tuple[Sweep, list[Pla
 
 def run(sweep: Sweep, made: Sequence[PlannedLoop], store: StageStore, concurrent: int, progress: SweepProgress) -> None:
     """Run the loops of a sweep through Ray Tune, and nothing of what a sweep does before and after."""
-    from autophagy.sweeps.trials import Brief, Referee, run_trials
+    from autophagy.sweeps.referee import Referee
+    from autophagy.sweeps.trials import Brief, run_trials
 
     ledger = Ledger(sweep, store)
     ledger.enter(made)
@@ -175,10 +175,12 @@ def light_trials(store: StageStore, count: int, reports: int, metrics: Mapping[s
     from ray import tune
 
     from autophagy.engine.cluster import waiting_room
-    from autophagy.sweeps.trials import Referee, Reporter, quiet
+    from autophagy.sweeps.points import text_of
+    from autophagy.sweeps.referee import Referee, Reporter
+    from autophagy.sweeps.trials import quiet
 
     sweep, made = copies(count, reports - 1)
-    runs = {json.dumps(loop.point): loop.run for loop in made}
+    runs = {text_of(loop.point): loop.run for loop in made}
 
     def light(config: dict[str, Any]) -> None:
         from ray import tune

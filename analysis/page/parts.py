@@ -12,10 +12,11 @@ import pandas as pd
 from PIL import Image
 
 from autophagy.common.samples import REAL
-from autophagy.runs.folder import EXPERIMENT, RunFolder, read_records
+from autophagy.runs.folder import EXPERIMENT, SWEEP, RunFolder, read_records
 from autophagy.runs.stored import StoredLoop
 from autophagy.store import StageStore
 from autophagy.tracking.lineage import code_tags
+from autophagy.tracking.tags import COMMIT, DIRTY
 from page.answer import readable
 from page.check_figures import confidence_curves, latent_map, ole_curves
 from page.computed_by import Versions, described
@@ -208,7 +209,7 @@ def reproduce(
     store: StageStore, sweeps: Sequence[str], frame: pd.DataFrame, uri: str, versions: Versions
 ) -> dict[str, Any]:
     """Commands, resolved configuration, versions, and the keys of the stages behind the numbers."""
-    files = [_file(store, sweep, "sweep.yaml") for sweep in sweeps]
+    files = [_file(store, sweep, SWEEP) for sweep in sweeps]
     commands = [f"autophagy sweep {sweep}.yaml --store {uri}" for sweep in sweeps]
     alone = frame[frame["sweep"] == ""]
     files += [_file(store, run, EXPERIMENT) for run in alone.groupby("arm", sort=False)["run"].first()]
@@ -221,9 +222,9 @@ def reproduce(
     evaluated = store.open("evaluate", evaluations[0]["key"])
     facts = dict(described(versions))
     here = code_tags()
-    if "git.commit" in here:
-        changed = ", with uncommitted changes" if here["git.dirty"] == "true" else ""
-        facts["this report at commit"] = here["git.commit"][:10] + changed
+    if COMMIT in here:
+        changed = ", with uncommitted changes" if here[DIRTY] == "true" else ""
+        facts["this report at commit"] = here[COMMIT][:10] + changed
     if evaluated:
         facts["computed"] = evaluated.manifest["created"][:10]
     return {

@@ -174,7 +174,7 @@ def test_outcomes_of_a_newer_version_are_read_as_far_as_they_are_known(sweep_sto
 
 
 def test_a_search_begins_anew_where_its_loops_cannot_be_read(sweep_store, sweep_values, said):
-    from autophagy.sweeps.search import known_points
+    from autophagy.sweeps.points import known_points
 
     axes = {"selection.strategy": ["random"], "keep_ratio": {"low": 0.5, "high": 1.0}}
     search = parse_sweep(sweep_values | {"axes": axes, "search": {"metric": "fid", "num_loops": 2}})

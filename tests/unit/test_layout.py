@@ -32,7 +32,7 @@ FLOORS = [
 ]
 # Rooms that know Ray, and the files that import it as they are imported: Tune's classes are made of its own.
 KNOW_RAY = {"engine", "stages", "sweeps", "doctor"}
-OF_TUNE = {"sweeps/trials.py", "sweeps/search.py"}
+OF_TUNE = {"sweeps/trials.py", "sweeps/referee.py", "sweeps/search.py"}
 PLAIN = {"common", "selection", "scenarios", "corrections", "metrics", "theory", "config", "recipes"}
 ON_TENSORS = {"selection", "metrics"}  # plain, and may compute with torch
 TORCH_AT_IMPORT = ("denoisers/", "features/networks.py", "metrics/", "stages/", "engine/")

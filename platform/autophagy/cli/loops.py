@@ -70,9 +70,8 @@ def sweep(
     """Run all loops of a sweep, and compare them. The same command goes on where a killed one stopped."""
     chosen = load_sweep(recipe, named(settings, name))
     from autophagy.cli.progress import ConsoleSweep
-    from autophagy.runs.folder import RunFolder
+    from autophagy.runs.folder import TABLE, RunFolder
     from autophagy.runs.outcomes import read_outcomes
-    from autophagy.sweeps.summary import TABLE
     from autophagy.sweeps.sweep import checked_plans, run_sweep
     from autophagy.tracking.uri import check_tracking_uri, how_to_look
 

@@ -36,9 +36,6 @@ LOOK_AT_GPUS = (
 )
 
 
-# Ray and its nodes
-
-
 def check_ray() -> Finding:
     """Join the cluster of RAY_ADDRESS, or the one of this machine, or start one."""
     import ray

@@ -25,7 +25,11 @@ from autophagy.store.names import is_name
 RUNS = "runs"  # the folder of all of them, below the root of a store
 EXPERIMENT, RECORDS, STAGES = "experiment.yaml", "records.jsonl", "stages.json"
 CURVES, SAMPLES, DRAWN = "collapse_curves.png", "samples.png", "pictures.txt"
-LOOPS = "loops.json"  # of a sweep
+ERROR = "error.txt"  # of a loop that failed
+# Of a sweep.
+SWEEP, LOOPS, OUTCOMES = "sweep.yaml", "loops.json", "outcomes.json"
+TABLE, FRAME = "table.md", "generations.csv"
+
 DAMAGED = ".damaged"
 # What decoders raise: no text, no JSON, no YAML, other types (pydantic's is a ValueError), or nested too deeply.
 UNREADABLE = (ValueError, RecursionError, UserError)

@@ -10,10 +10,9 @@ from typing import Any, Literal, get_args
 
 from pydantic import TypeAdapter
 
-from autophagy.runs.folder import RunFolder
+from autophagy.runs.folder import OUTCOMES, RunFolder
 from autophagy.store import StageStore
 
-OUTCOMES = "outcomes.json"
 State = Literal["done", "stopped", "failed", "running"]
 
 

@@ -13,12 +13,11 @@ from autophagy.common.yaml_text import read_yaml
 from autophagy.config.expand import PlannedLoop
 from autophagy.config.sweep import Sweep
 from autophagy.engine.stage import Stages
-from autophagy.runs.folder import LOOPS, RunFolder, is_finished, read_records
+from autophagy.runs.folder import LOOPS, SWEEP, RunFolder, is_finished, read_records
 from autophagy.runs.outcomes import Outcome, read_outcomes, write_outcomes
 from autophagy.store import StageStore
 from autophagy.store.storage import at_once
 
-SWEEP = "sweep.yaml"
 Plans = Mapping[str, Sequence[Stages]]  # run -> stages by generation
 
 

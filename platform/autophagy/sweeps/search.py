@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +14,15 @@ from ray.tune.search import Searcher
 
 from autophagy.common.errors import UserError
 from autophagy.common.seeds import seed_for
-from autophagy.config.expand import PlannedLoop, Point, axis_values, check_equal, label_of, loops_at
+from autophagy.config.expand import PlannedLoop, axis_values, check_equal, loops_at
 from autophagy.config.sweep import Range, Sweep
 from autophagy.graph import plan_loop
 from autophagy.metrics import METRICS
-from autophagy.runs.folder import read_loops, read_records
+from autophagy.runs.folder import read_records
 from autophagy.runs.outcomes import Outcome
-from autophagy.store import StageStore
 from autophagy.store.storage import at_once
 from autophagy.sweeps.ledger import Ledger
-
-DIGITS = 4  # of a number from a range
-Labels = dict[str, str]  # by axis
+from autophagy.sweeps.points import at, corners, known_points, labels_of, sampled, text_of
 
 
 def check_search(sweep: Sweep, controls: Sequence[PlannedLoop]) -> None:
@@ -82,7 +77,7 @@ class Proposer(Searcher):
         self.asked[trial_id] = asked, loops_at(self.sweep, point)
         self.ledger.enter(self.asked[trial_id][1])
         self.ledger.save()
-        return {"point": json.dumps(point)}
+        return {"point": text_of(point)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Judge a point by what the referee has entered."""
@@ -147,65 +142,6 @@ def space(sweep: Sweep) -> dict[str, BaseDistribution]:
         else CategoricalDistribution([value.label for value in axis_values(name, axis)])
         for name, axis in sweep.axes.items()
     }
-
-
-def labels_of(sweep: Sweep, params: Mapping[str, Any]) -> Labels:
-    """A point that Optuna names: numbers with few digits, so that their labels are all there is to them."""
-    return {
-        name: _number_label(axis, params[name]) if isinstance(axis, Range) else str(params[name])
-        for name, axis in sweep.axes.items()
-    }
-
-
-def _number_label(axis: Range, value: float) -> str:
-    return label_of(min(max(float(f"{value:.{DIGITS}g}"), axis.low), axis.high))
-
-
-def sampled(sweep: Sweep, labels: Mapping[str, str]) -> dict[str, Any]:
-    """A point as Optuna would have named it."""
-    return {name: float(labels[name]) if isinstance(axis, Range) else labels[name] for name, axis in sweep.axes.items()}
-
-
-def at(sweep: Sweep, labels: Labels) -> Point:
-    """A point of the axes, with all seeds."""
-    return {"labels": labels, "seeds": list(sweep.seeds)}
-
-
-def corners(sweep: Sweep) -> list[Labels]:
-    """All labels, and both ends of the ranges, in all combinations."""
-    ends = [
-        [_number_label(axis, end) for end in (axis.low, axis.high)]
-        if isinstance(axis, Range)
-        else [value.label for value in axis_values(name, axis)]
-        for name, axis in sweep.axes.items()
-    ]
-    return [dict(zip(sweep.axes, point, strict=True)) for point in itertools.product(*ends)]
-
-
-def known_points(sweep: Sweep, store: StageStore) -> list[Labels]:
-    """Points that an earlier run of this search has named, if the axes still have them."""
-    table = read_loops(store, sweep.name)
-    named = [row.labels for row in table.loops] if table else []
-    distinct = {tuple(labels.items()): labels for labels in named if labels.keys() == sweep.axes.keys()}
-    return [labels for labels in distinct.values() if _is_of(sweep, labels)]
-
-
-def _is_of(sweep: Sweep, labels: Labels) -> bool:
-    """Whether the axes still have such a point."""
-    return all(
-        axis.low <= _number(labels[name]) <= axis.high
-        if isinstance(axis, Range)
-        else labels[name] in [value.label for value in axis_values(name, axis)]
-        for name, axis in sweep.axes.items()
-    )
-
-
-def _number(label: str) -> float:
-    """NaN for the label of an axis that was no range then."""
-    try:
-        return float(label)
-    except ValueError:
-        return math.nan
 
 
 def _is_over(outcomes: Sequence[Outcome]) -> bool:

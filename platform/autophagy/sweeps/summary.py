@@ -13,7 +13,7 @@ from autophagy.common.records import GenerationRecord
 from autophagy.config.expand import PlannedLoop
 from autophagy.graph import plan_loop
 from autophagy.loop import run_info
-from autophagy.runs.folder import CURVES, SAMPLES, RunFolder, read_records
+from autophagy.runs.folder import CURVES, FRAME, SAMPLES, TABLE, RunFolder, read_records
 from autophagy.runs.frames import sweep_frame
 from autophagy.runs.outcomes import Outcome
 from autophagy.runs.pictures import collapse_curves
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 Curves = Mapping[str, Sequence[Sequence[GenerationRecord]]]  # arm -> seed -> generation
 COLUMNS = ("fid", "kid", "precision", "recall", "confidence", "entropy", "real_share", "mean_age")
 BASELINE = "random"
-TABLE, FRAME = "table.md", "generations.csv"
 PICTURED = 12  # arms that one picture can show
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from autophagy.common.versions import installed
+from autophagy.tracking.tags import COMMIT, DIRTY
 
 PACKAGES = ("autophagy", "torch", "diffusers", "ray", "numpy", "scikit-learn")
 
@@ -19,7 +20,7 @@ def code_tags() -> dict[str, str]:
     tags |= {f"version.{package}": version for package, version in installed(PACKAGES).items()}
     commit, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
     if commit is not None and status is not None:
-        tags |= {"git.commit": commit, "git.dirty": str(bool(status)).lower()}
+        tags |= {COMMIT: commit, DIRTY: str(bool(status)).lower()}
     return tags | job_tags()
 
 

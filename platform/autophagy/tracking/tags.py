@@ -8,6 +8,7 @@ SEED = "autophagy.seed"
 SWEEP, ARM = "autophagy.sweep", "autophagy.arm"
 LABEL = "autophagy.label."  # and the name of an axis
 STATE, WHY = "autophagy.state", "autophagy.why"  # what became of a loop of a sweep
+COMMIT, DIRTY = "git.commit", "git.dirty"  # of the code
 
 # Tags that MLflow itself knows.
 PARENT, NOTE, SOURCE_NAME = "mlflow.parentRunId", "mlflow.note.content", "mlflow.source.name"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
 import yaml
 
 from autophagy.common.errors import UserError
 from autophagy.config import Experiment
-from autophagy.config.expand import label_of, loops, optimisation_steps
+from autophagy.config.expand import label_of, loops, loops_at, optimisation_steps, run_name
 from autophagy.config.experiment import RUN_NAME
 from autophagy.config.sweep import Sweep, parse_sweep
 from autophagy.recipes import SWEEPS, load_experiment, load_recipe, load_sweep
@@ -34,6 +35,27 @@ def test_a_grid_is_every_combination_seed_by_seed(values):
     # Whatever is not varied is the base's.
     base = parse_sweep(values).base.model_dump(exclude={"name", "seed", "selection", "keep_ratio"})
     assert all(x.experiment.model_dump(exclude={"name", "seed", "selection", "keep_ratio"}) == base for x in made)
+
+
+def test_a_loop_is_told_by_its_point_alone(values):
+    values |= {"controls": {"anti": {"selection.strategy": "anti_lsf"}}}
+    sweep = parse_sweep(
+        values | {"axes": values["axes"] | {"arm": {"plain": {}, "few": {"training.epochs": 1}}}, "equal": []}
+    )
+    made = loops(sweep)
+    assert len(made) == 2 * (1 + 8)
+    for loop in made:
+        assert loops_at(sweep, json.loads(json.dumps(loop.point))) == [loop]
+        assert loop.run == run_name(sweep.name, loop.labels, loop.seed)
+    assert loops_at(sweep, {"labels": made[3].labels, "seeds": [3, 4]}) == [made[3], made[12]]
+
+
+def test_a_number_of_a_range_is_told_by_its_label(values):
+    axes = {"keep_ratio": {"low": 0.1, "high": 1.0}}
+    sweep = parse_sweep(values | {"axes": axes, "search": {"num_loops": 4}})
+    for label, value in (("0.25", 0.25), ("1.0", 1.0)):
+        (loop, _) = loops_at(sweep, {"labels": {"keep_ratio": label}, "seeds": [3, 4]})
+        assert (loop.experiment.keep_ratio, loop.labels) == (value, {"keep_ratio": label})
 
 
 def test_a_label_may_stand_for_several_settings(values):
@@ -145,6 +167,10 @@ class TestSettings:
         ({"stopping": {"asha": {"grace_period": 2}}}, "stopping.asha.grace_period = 2 leaves nothing to stop in 2 "),
         ({"stoping": {}}, "stoping = {}: sweep has no such field (did you mean stopping?)"),
         ({"search": {"num_loops": 3}}, "search.num_loops = 3 leaves no two points to try with 2 seeds and 0 controls"),
+        (
+            {"search": {"num_loops": 8}, "stopping": {"asha": {"grace_period": 1}}},
+            "stopping.asha, search: halving compares loops by FID as they go, a search compares points by",
+        ),
         ({"axes": {"budget": list(range(1, 100_001))}}, "axes: 200000 loops are more than 100000"),
     ],
 )

@@ -204,6 +204,23 @@ class TestGrace:
         assert "No space left on device" in caplog.text
 
 
+class TestWhatIsInUse:
+    def test_is_asked_for_again_before_each_deletion(self, store):
+        for key in ("a", "b"):
+            store.build("train", key, {}, write)
+        answers = iter([(), (), ("b",)])  # at first, before "a" goes, before "b" goes
+        items = gc(store, lambda: next(answers), delete=True, older_than=0)
+        assert {Path(item.path).name: item.deleted for item in items} == {"a": True, "b": False}
+        assert store.is_done("train", "b")
+
+    def test_that_cannot_be_told_leaves_all_as_it_is(self, store):
+        store.build("train", "a", {}, write)
+        answers = iter([()])  # and then none
+        with pytest.raises(StopIteration):
+            gc(store, lambda: next(answers), delete=True, older_than=0)
+        assert store.is_done("train", "a")
+
+
 class TestClaims:
     def test_scratch_of_a_stage_that_a_run_asks_for_is_kept_until_the_stage_is_there(self, store):
         """A loop that was killed and waits for its node: what it would resume from may be hours of training."""
