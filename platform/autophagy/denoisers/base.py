@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from autophagy.common.section import Section
 
@@ -33,6 +33,13 @@ class Model(Section, ABC):
     conditional: bool = True  # on the class label
     num_train_timesteps: Annotated[int, Field(ge=2, le=10_000)] = 1000
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
+
+    @model_serializer(mode="wrap")
+    def _own_fields_first(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What an architecture has of its own is what people look for first; and files in use have it in this order."""
+        values = plain(self)
+        shared = [name for name in Model.model_fields if name != "kind"]
+        return {n: v for n, v in values.items() if n not in shared} | {n: values[n] for n in shared if n in values}
 
     @abstractmethod
     def build(self, shape: Shape) -> nn.Module:
