@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ray import cloudpickle, tune
-from ray.exceptions import RayActorError
+from ray import tune
 from ray.tune.experiment import Trial
 
 from autophagy.common.errors import without_secrets
@@ -145,14 +143,12 @@ class Reporter(tune.Callback):
 def latest_error(trial: Trial) -> tuple[str, bool]:
     """What a trial has failed with, and whether it is that its process was lost.
 
-    Both are in files of the driver. (`Trial.get_error` reads copies that Tune makes of these now and then.)
+    It is read from the driver's own file: `Trial.get_error` reads copies that Tune makes of it now and then.
     """
     failures = Path(trial.error_file).read_text()
     text = re.split(r"^Failure # .*$", failures, flags=re.MULTILINE)[-1].strip()
-    lost = False
-    with suppress(Exception):  # an error that cannot be pickled is one of the loop's
-        lost = isinstance(cloudpickle.loads(Path(trial.pickled_error_file).read_bytes()), RayActorError)
-    return without_secrets(text), lost
+    # An error of the loop is a traceback; that its actor died, or cannot be reached, Ray says in a sentence.
+    return without_secrets(text), text.startswith("The actor ")
 
 
 def last_line(error: str) -> str:
