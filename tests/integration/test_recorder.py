@@ -117,8 +117,8 @@ def kill_recorder_once(run_folder: Path, killed: list[int]) -> None:
     """SIGKILL the recorder as soon as a loop has a record."""
     while not list(run_folder.glob("grid-*/records.jsonl")):
         time.sleep(0.02)
-    for process in psutil.process_iter(["cmdline"]):
-        if "ray::Recorder" in "".join(process.info["cmdline"] or []):
+    for process in psutil.Process().children(recursive=True):
+        if "ray::Recorder" in "".join(process.cmdline()):
             process.send_signal(signal.SIGKILL)
             killed.append(process.pid)
             return

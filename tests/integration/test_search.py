@@ -134,8 +134,8 @@ def kill_trial_once(run_folder: Path, killed: list[int]) -> None:
     """SIGKILL the process of a trial as soon as a loop has a record: it is then at work on its first generation."""
     while not list(run_folder.glob("look-*/records.jsonl")):
         time.sleep(0.02)
-    for process in psutil.process_iter(["name", "cmdline", "pid"]):
-        if "ImplicitFunc" in "".join(process.info["cmdline"] or []) + (process.info["name"] or ""):
+    for process in psutil.Process().children(recursive=True):
+        if "ImplicitFunc" in "".join(process.cmdline()):
             process.send_signal(signal.SIGKILL)
             killed.append(process.pid)
             return

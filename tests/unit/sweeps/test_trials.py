@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from ray import cloudpickle
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorDiedError, RayActorError
 
 from autophagy.config.expand import loops, loops_at
 from autophagy.config.sweep import Sweep, parse_sweep
@@ -44,16 +44,17 @@ class Trial(SimpleNamespace):
         point = {"labels": {"selection.strategy": strategy}, "seeds": SEEDS}
         super().__init__(config={"point": text_of(point)}, num_failures=0, max_failures=2)
         self.strategy = strategy
-        self.error_file, self.pickled_error_file = str(folder / f"{strategy}.txt"), str(folder / f"{strategy}.pkl")
+        self.error_file = str(folder / f"{strategy}.txt")
 
     def run(self, seed: int) -> str:
         return f"s-{self.strategy}-seed{seed}"
 
     def fail(self, error: Exception) -> None:
+        """Fail as Tune writes it: with a traceback, or with what Ray says of a process that was lost."""
         self.num_failures += 1
-        with open(self.error_file, "a") as text, open(self.pickled_error_file, "wb") as pickled:
-            text.write(f"Failure # {self.num_failures} (occurred at noon)\nTraceback\n{error}\n")
-            cloudpickle.dump(error, pickled)
+        above = "" if isinstance(error, RayActorError) else "Traceback (most recent call last):\n"
+        with open(self.error_file, "a") as file:
+            file.write(f"Failure # {self.num_failures} (occurred at noon)\n{above}{error}\n")
 
 
 def report(referee: Referee, run: str, generation: int, fid: float, computed: int = 0) -> bool:
@@ -118,7 +119,7 @@ def test_a_failure_is_that_of_the_loop_that_was_under_way(ledger, tmp_path):
     Reporter(referee).on_trial_error(0, [], trial)
     assert ledger.outcomes[trial.run(0)].state == "done"
     assert [ledger.outcomes[trial.run(seed)] for seed in (1, 2)] == [Outcome("failed", -1, "third")] * 2
-    assert RunFolder(ledger.store, trial.run(1)).read("error.txt") == b"Traceback\nthird"
+    assert RunFolder(ledger.store, trial.run(1)).read("error.txt") == b"Traceback (most recent call last):\nthird"
     assert RunFolder(ledger.store, trial.run(0)).read("error.txt") is None
 
 
@@ -128,7 +129,7 @@ def test_points_that_fail_alike_end_all_unless_their_processes_were_lost_togethe
     for number, strategy in enumerate(("random", "lsf", "greedy")[:BREAKER]):
         assert not referee.stop_all()
         trial = Trial(tmp_path, strategy)
-        trial.fail(RayActorError() if lost else ValueError(f"no such file: /a/b{number}"))
+        trial.fail(ActorDiedError() if lost else ValueError(f"no such file: /a/b{number}"))
         Reporter(referee).on_trial_error(0, [], trial)
     assert referee.stop_all() == (not lost)
     Reporter(referee).on_trial_complete(0, [], Trial(tmp_path, "anti_lsf"))
