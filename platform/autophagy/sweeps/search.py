@@ -47,14 +47,14 @@ class Proposer(Searcher):
         `num_over` points are at their end, and the budget leaves `count`.
         """
         super().__init__()
-        self.ledger, self.sweep = ledger, ledger.sweep
-        assert self.sweep.search is not None
+        assert ledger.sweep.search is not None
+        self.ledger, self.sweep, self.search = ledger, ledger.sweep, ledger.sweep.search
         known = [loops_at(self.sweep, at(self.sweep, labels)) for labels in known_points(self.sweep, ledger.store)]
         every = [loop for loops in known for loop in loops]
         outcomes = ledger.earlier(every, {loop.run: plan_loop(loop.experiment) for loop in every})
         over = [loops for loops in known if _is_over([outcomes[loop.run] for loop in loops])]
         self.num_over = len(over)
-        self.count = max(0, self.sweep.search.num_points(self.sweep) - self.num_over)
+        self.count = max(0, self.search.num_points(self.sweep) - self.num_over)
         begun = [loops for loops in known if loops not in over][: self.count]
         for loops in [*over, *begun]:
             ledger.enter(loops, outcomes)
@@ -94,10 +94,9 @@ class Proposer(Searcher):
 
     def _study(self, over: Sequence[Sequence[PlannedLoop]], begun: Sequence[Sequence[PlannedLoop]]) -> optuna.Study:
         """Optuna with what is known."""
-        assert self.sweep.search is not None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(
-            direction="maximize" if METRICS[self.sweep.search.metric].higher_is_better else "minimize",
+            direction="maximize" if METRICS[self.search.metric].higher_is_better else "minimize",
             sampler=optuna.samplers.TPESampler(seed=seed_for(self.sweep.seeds[0], "search", len(over)) % 2**32),
             pruner=optuna.pruners.NopPruner(),
         )
@@ -125,8 +124,7 @@ class Proposer(Searcher):
 
     def _judged(self, loops: Sequence[PlannedLoop]) -> tuple[float | None, list[float]]:
         """What a point is judged by, None if it has no such number; and the metric of all its generations."""
-        assert self.sweep.search is not None
-        metric = self.sweep.search.metric
+        metric = self.search.metric
         curves = [self.ledger.curves[loop.run] for loop in loops]
         values = [curve[k].get(metric, math.nan) for curve in curves for k in sorted(curve)]
         ends = [c.get(x.experiment.generations, {}).get(metric, math.nan) for c, x in zip(curves, loops, strict=True)]
