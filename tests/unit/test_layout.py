@@ -142,7 +142,9 @@ def loaded(module: str) -> set[str]:
     )
 
 
-@pytest.mark.parametrize("module", ["autophagy", "autophagy.cli", "autophagy.config.sweep", "autophagy.loop"])
+@pytest.mark.parametrize(
+    "module", ["autophagy", "autophagy.cli", "autophagy.config.sweep", "autophagy.loop", "autophagy.sweeps.sweep"]
+)
 def test_reading_a_configuration_and_following_a_loop_need_nothing_heavy(module):
     assert loaded(module) == set()
 

@@ -21,6 +21,7 @@ from autophagy.tracking.tracker import RunInfo
 if TYPE_CHECKING:
     import ray
 
+RECORDER_BYTES = 300 << 20  # what its process takes: MLflow's client, most of all
 PATIENCE_SECONDS = 10.0  # of a loop that ends, for the recorder to know
 PAUSE_SECONDS = 10.0  # of the recorder, after MLflow has failed
 
@@ -135,7 +136,7 @@ def recording(tracker: SweepTracker | None) -> Iterator[ray.actor.ActorHandle[Re
     if tracker is None:
         yield None
         return
-    room = waiting_room()
+    room = waiting_room() | {"memory": RECORDER_BYTES}
     remote = ray.remote(num_cpus=0, memory=room.pop("memory"), resources=room, max_restarts=-1, max_task_retries=-1)
     recorder = remote(Recorder).remote(tracker.tracking_uri, tracker.sweep, tracker.plan)
     try:
