@@ -14,8 +14,9 @@ demo: $(READY)  ## three loops on 8x8 digits, compared in one picture
 		--set generations=0 --set training.num_workers=$(DEMO_WORKERS)
 	$(BIN)/autophagy sweep demo --store $(STORE)
 
+# Two processes, each with a Ray of its own: most tests wait for one.
 test: $(READY)  ## the default tests: CPU, no network, minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(READY)  ## the slow tests too
 	$(BIN)/python -m pytest -m "not gpu and not cluster"

@@ -127,7 +127,7 @@ def measure() -> Costs:
         found = waiting_costs(store, REAL)
         told("a loop's generations")
         found |= generation_costs(store, found)
-        records = read_records(copies(1, 0)[1][0].run, store)
+        records = read_records(store, copies(1, 0)[1][0].run)
         found |= trial_costs(store, LIGHT, records, found)
         told("tasks, an MLflow server, object storage")
         found |= task_costs(store) | mlflow_costs(folder, store, records) | storage_costs(folder, store)

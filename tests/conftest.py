@@ -5,14 +5,18 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 # Before torch is loaded: tiny tensors gain nothing from threads, and spinning ones starve the other processes.
@@ -100,6 +104,31 @@ def empty_store(local_ray, tmp_path) -> Any:
     from autophagy.store import StageStore
 
     return StageStore(tmp_path / "empty")
+
+
+@pytest.fixture
+def killing() -> Any:
+    """Context in which a process of this session is killed, once a loop of a store has a record: it is at work then."""
+
+    def kill(command: str, runs: Path, killed: list[int]) -> None:
+        while not list(runs.glob("*/records.jsonl")):
+            time.sleep(0.02)
+        for process in psutil.Process().children(recursive=True):
+            if command in "".join(process.cmdline()):
+                process.send_signal(signal.SIGKILL)
+                killed.append(process.pid)
+                return
+
+    @contextmanager
+    def context(command: str, store: Any) -> Iterator[None]:
+        killed: list[int] = []
+        killer = threading.Thread(target=kill, args=(command, Path(store.root, "runs"), killed), daemon=True)
+        killer.start()
+        yield
+        killer.join(30)
+        assert killed, f"no process named {command} was there to be killed"
+
+    return context
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ Versions = Mapping[str, Counter[str]]  # package -> version -> stages
 
 def versions_of(store: StageStore, runs: Sequence[str]) -> Versions:
     """How many of the stages of some loops each version computed; of many stages a part, evenly spread."""
-    records = [record for found in at_once(lambda run: read_records(run, store), runs) for record in found]
+    records = [record for found in at_once(lambda run: read_records(store, run), runs) for record in found]
     stages = sorted({(name, key) for r in records for name, key in r.stages.items() if name in KINDS})
     looked_at = stages[:: -(-len(stages) // MOST_STAGES) or 1]
     counts: dict[str, Counter[str]] = {}

@@ -178,7 +178,7 @@ def cost(store: StageStore, runs: Sequence[str]) -> dict[str, Any]:
     paid: dict[tuple[str, str], float] = {}
     alone = 0.0
     for run in runs:
-        for record in read_records(run, store):
+        for record in read_records(store, run):
             for name, key in record.stages.items():
                 paid[name, key] = record.seconds[name]
                 alone += record.seconds[name]
@@ -216,7 +216,7 @@ def reproduce(
     commands += [f"autophagy run {run}.yaml --store {uri}" for run in alone["run"].unique()]
     last = frame.loc[frame.groupby("run", sort=False)["generation"].idxmax()]
     evaluations = [
-        {"run": run, "generation": generation, "key": read_records(run, store)[-1].stages["evaluate"]}
+        {"run": run, "generation": generation, "key": read_records(store, run)[-1].stages["evaluate"]}
         for run, generation in zip(last["run"].tolist(), last["generation"].tolist(), strict=True)
     ]
     evaluated = store.open("evaluate", evaluations[0]["key"])

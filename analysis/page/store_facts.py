@@ -23,7 +23,7 @@ def with_store_facts(frame: pd.DataFrame, store: StageStore) -> pd.DataFrame:
     facts: dict[str, dict[str, float]] = {}
     known: dict[tuple[str, str], Artifact | None] = {}
     for run in frame["run"].unique():
-        stages = read_records(run, store)[0].stages
+        stages = read_records(store, run)[0].stages
         opened = []
         for name in ("real", "score"):
             place = (name, stages[name])

@@ -61,11 +61,11 @@ def run_loop(
             artifacts = {name: stage.ensure(store, watcher) for name, stage in stages.items()}
             warned = warned or warn_of_others(experiment.name, [found.manifest for found in artifacts.values()])
             records.append(record(k, artifacts))
-            keep_records(experiment.name, store, records)
+            keep_records(store, experiment.name, records)
             tracker.log(records)
             watcher.generation(records[-1])
         samples = [stages["generate"].ensure(store) for stages in generations]
-        pictures = ensure_pictures(experiment.name, store, real, samples, records)
+        pictures = ensure_pictures(store, experiment.name, real, samples, records)
     except BaseException:
         tracker.finish(records, (), complete=False)
         raise

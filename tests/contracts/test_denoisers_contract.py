@@ -1,12 +1,18 @@
-"""What every denoiser must do, whoever wrote it: add a constructor to DENOISERS."""
+"""What every denoiser must do, whoever wrote it: add a constructor to DENOISERS.
+
+Those of installed packages are in it, with their default fields: once yours is installed in the environment of a
+checkout, `pytest tests/contracts/test_denoisers_contract.py -k KIND` tries it.
+"""
 
 from __future__ import annotations
+
+from importlib.metadata import entry_points
 
 import pytest
 import torch
 from mlp_denoiser import Mlp
 
-from autophagy.denoisers import UNet, make_model
+from autophagy.denoisers import MODELS, OUTSIDE, UNet, make_model
 from autophagy.denoisers.base import Denoiser, Model, Shape
 from autophagy.denoisers.diffusion import Diffusion
 from autophagy.denoisers.weights import new_denoiser, trained_denoiser
@@ -15,15 +21,22 @@ DENOISERS: list[Model] = [
     UNet(block_out_channels=(8, 16)),
     UNet(block_out_channels=(8, 16), conditional=False),
     UNet(block_out_channels=(8, 8, 16), layers_per_block=2, attention=True, num_train_timesteps=100),
-    Mlp(),
     Mlp(conditional=False, width=16),
+    *(make_model({"kind": entry.name}) for entry in entry_points(group=OUTSIDE)),
 ]
 SHAPES = [Shape(8, 1, 10), Shape(8, 3, 2)]
 
-pytestmark = [
-    pytest.mark.parametrize("model", DENOISERS, ids=lambda model: f"{model.kind}-{model.keyed()}"),
-    pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape))),
-]
+
+def pytest_generate_tests(metafunc):
+    """Every test for every denoiser and, where it takes one, every shape."""
+    if "model" in metafunc.fixturenames:
+        metafunc.parametrize("model", DENOISERS, ids=lambda model: f"{model.kind}-{model.keyed()}")
+    if "shape" in metafunc.fixturenames:
+        metafunc.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
+
+
+def test_every_denoiser_is_enrolled():
+    assert {type(model) for model in DENOISERS} >= {*MODELS, Mlp}, "add a constructor to DENOISERS"
 
 
 @pytest.fixture

@@ -1,11 +1,13 @@
 """Write tests/golden/keys.json: the stage keys of many loops, to see that a change of the code changes none.
 
-    python tests/golden/write_keys.py              write it anew: after a change that is to change keys, or a new loop
+    python tests/golden/write_keys.py              write it anew, and say what was added, what changed and what is gone
+    python tests/golden/write_keys.py --new-data   the same with data as they are here, where those of the file differ
     python tests/golden/write_keys.py --show NAME  what the keys of one loop are made of
 
-Nothing is computed. A loop has one line: the digest of its stage keys by generation, and that of the experiment. A few
-have all keys, so that a difference can be read; for the others print what is hashed with `--show`, by the code before
-(with PYTHONPATH=CHECKOUT/platform) and by the code after, and compare.
+Nothing is computed. A loop has one line: the digest of the experiment, and of each stage the beginning of the digest of
+its keys in all generations. Loops on data that are not on this machine, or are of another version, keep the line they
+have. A few loops have all keys, so that a difference can be read; for the others print what is hashed with `--show`, by
+the code before (with PYTHONPATH=CHECKOUT/platform) and by the code after, and compare.
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loops import digest, make_files, plan_loop, planned
 
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 KEYS = Path(__file__).with_name("keys.json")
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+OF_MACHINE = ("digits", "fashion_mnist")  # sources that other machines may have otherwise, or not at all
+EXPERIMENT = "experiment"  # in the line of a loop, beside the names of its stages
 WHOLE = [  # loops with all keys in the file
     "tiny",
     "tiny scenario.kind=constant_mix correction.kind=sims data.labels=ssc_omp",
@@ -37,6 +42,23 @@ WHOLE = [  # loops with all keys in the file
 ]
 
 
+class Difference(NamedTuple):
+    """What two mappings do not have in common."""
+
+    added: list[Any]
+    changed: list[Any]
+    gone: list[Any]
+
+
+def compare(before: Mapping[Any, Hashable], after: Mapping[Any, Hashable]) -> Difference:
+    """The names of what is new, of another value, and no more."""
+    return Difference(
+        [name for name in after if name not in before],
+        [name for name in after if name in before and after[name] != before[name]],
+        [name for name in before if name not in after],
+    )
+
+
 def keys_of(experiment: Experiment) -> list[dict[str, str]]:
     """Key of every stage by its name, of each generation."""
     return [{name: stage.key for name, stage in stages.items()} for stages in plan_loop(experiment)]
@@ -44,7 +66,17 @@ def keys_of(experiment: Experiment) -> list[dict[str, str]]:
 
 def line_of(experiment: Experiment) -> str:
     """All keys of a loop, and its own digest, in one line."""
-    return f"{digest(keys_of(experiment))} {experiment.digest}"
+    keys: dict[str, dict[int, str]] = defaultdict(dict)
+    for k, stages in enumerate(keys_of(experiment)):
+        for name, key in stages.items():
+            keys[name][k] = key
+    return " ".join([experiment.digest, *(f"{name}={digest(own)[:8]}" for name, own in keys.items())])
+
+
+def entries(line: str) -> dict[str, str]:
+    """The digests in the line of a loop, by the name of the stage; that of the experiment by EXPERIMENT."""
+    experiment, *stages = line.split()
+    return {EXPERIMENT: experiment} | dict(stage.split("=") for stage in stages)
 
 
 def data_here() -> dict[str, str]:
@@ -54,6 +86,12 @@ def data_here() -> dict[str, str]:
         contents = b"".join(file.name.encode() + file.read_bytes() for file in files)
         here["fashion_mnist"] = hashlib.blake2b(contents, digest_size=16).hexdigest()
     return here
+
+
+def source_of(experiment: Experiment) -> str:
+    """The data that a loop needs of this machine; `files` of our own are everywhere."""
+    source = experiment.data.source
+    return source if source in OF_MACHINE else "files"
 
 
 @contextmanager
@@ -69,14 +107,40 @@ def folder_of_files() -> Iterator[None]:
             os.chdir(before)
 
 
-def golden() -> dict[str, Any]:
-    """The content of the file, as this code has it."""
-    experiments = planned()
-    return {
-        "data": data_here(),
-        "loops": {name: line_of(experiment) for name, experiment in experiments.items()},
-        "keys": {name: keys_of(experiments[name]) for name in WHOLE},
-    }
+def golden(experiments: Mapping[str, Experiment], before: Mapping[str, Any], new_data: bool = False) -> dict[str, Any]:
+    """The content of the file, as this code has it; of loops whose data are not here as it was before."""
+    here = data_here()
+    data = before["data"] | here if new_data else here | before["data"]
+    lines = {}
+    for name, experiment in experiments.items():
+        source = source_of(experiment)
+        if source not in OF_MACHINE or (source in here and here[source] == data[source]):
+            lines[name] = line_of(experiment)
+        elif name in before["loops"]:
+            lines[name] = before["loops"][name]
+    whole = {name: keys_of(experiments[name]) for name in WHOLE if name in experiments}
+    return {"data": data, "loops": lines, "keys": whole}
+
+
+def summary(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """How many loops, and how many of their entries, are new, have changed, and are gone: of lines by loop."""
+    old, new = (
+        {(loop, name): found for loop, line in lines.items() for name, found in entries(line).items()}
+        for lines in (before, after)
+    )
+    loops, parts = compare(before, after), compare(old, new)
+    # A loop with a stage more is found again: it is none that has changed.
+    changed = {loop for loop, _ in (*parts.changed, *parts.gone)} & after.keys()
+    told = []
+    for what, found in parts._asdict().items():
+        stages = Counter(name for _, name in found)
+        told.append(
+            f"{len(found)} {what}" + (f" ({', '.join(f'{n} {s}' for s, n in stages.items())})" if found else "")
+        )
+    return [
+        f"loops: {len(loops.added)} added, {len(changed)} changed, {len(loops.gone)} gone",
+        f"their stages and experiments: {', '.join(told)}",
+    ]
 
 
 def show(name: str) -> Mapping[str, Any]:
@@ -91,16 +155,23 @@ def show(name: str) -> Mapping[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--new-data", action="store_true", help="of data in another version, take that of this machine")
     parser.add_argument("--show", metavar="NAME", help="print what the keys of one loop are made of")
-    asked = parser.parse_args().show
+    asked = parser.parse_args()
     with folder_of_files():
-        if asked:
-            print(json.dumps(show(asked), indent=1))
+        if asked.show:
+            print(json.dumps(show(asked.show), indent=1))
             return
-        content = golden()
-        count = sum(len(stages) for experiment in planned().values() for stages in plan_loop(experiment))
+        before = json.loads(KEYS.read_text())
+        experiments = planned()
+        content = golden(experiments, before, asked.new_data)
     KEYS.write_text(json.dumps(content, indent=1) + "\n")
-    print(f"{KEYS}: {len(content['loops'])} loops, {count} keys")
+    print(f"{KEYS}: {len(content['loops'])} loops", *summary(before["loops"], content["loops"]), sep="\n")
+    for source, needed in content["data"].items():
+        if (found := data_here().get(source)) != needed:
+            print(f"not looked at: loops on {source}, golden as of {needed}, here {found}; see --new-data")
+    if left_out := experiments.keys() - content["loops"].keys():
+        print("left out, new and without their data here:", *sorted(left_out), sep="\n  ")
 
 
 if __name__ == "__main__":

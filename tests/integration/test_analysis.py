@@ -16,7 +16,7 @@ from entropy_generalization import ALIKE, X, Y, all_runs, correlations, main, sc
 
 def test_a_row_for_each_generation_with_metrics_and_settings(finished_store, tmp_path):
     frame = all_runs([str(finished_store), str(finished_store)])
-    records = read_records("tiny", StageStore(finished_store))
+    records = read_records(StageStore(finished_store), "tiny")
     assert frame["generation"].tolist() == [0, 1, 2], "a loop that is there twice counts once"
     assert frame["fid"].tolist() == [record.metrics["fid"] for record in records]
     assert set(frame["selection.strategy"]) == {"random"}

@@ -66,7 +66,7 @@ def test_a_name_is_given_back_by_what_cannot_run(tiny, tmp_path, local_ray):
     assert run_names(store) == []
     run_loop(tiny("generations=0", "metrics.feature_network=pixels"), store)
     withdraw_run(tiny("generations=0"), store)  # something was recorded by now
-    assert len(read_records("tiny", store)) == 1
+    assert len(read_records(store, "tiny")) == 1
     assert RunFolder(store, "tiny").read("experiment.yaml")
 
 
@@ -91,11 +91,12 @@ def test_a_collector_beside_a_loop_takes_nothing_of_it(tiny, store, tmp_path):
     fresh = StageStore(tmp_path / "fresh")
     records = run_loop(tiny("generations=1"), fresh, None, Collecting(fresh))
     assert [r.to_json()["metrics"] for r in records] == [
-        r.to_json()["metrics"] for r in read_records("tiny", store)[:2]
+        r.to_json()["metrics"] for r in read_records(store, "tiny")[:2]
     ]
     assert gc(fresh, StagesInUse(fresh)) == []
 
 
+@pytest.mark.slow
 def test_what_the_loops_of_a_sweep_share_is_spared_before_they_begin(tiny_values, tmp_path, local_ray, monkeypatch):
     sweep = parse_sweep(
         {

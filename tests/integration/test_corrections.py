@@ -19,7 +19,7 @@ def ran(tiny, store, *settings):
     """Records of a loop with a correction, and of the same loop without."""
     records = run_loop(tiny(*settings, f"name={'-'.join(s.partition('=')[2] for s in settings)}"), store)
     assert all(math.isfinite(record.metrics["fid"]) for record in records)
-    plain = read_records("tiny", store)
+    plain = read_records(store, "tiny")
     assert records[0].stages["generate"] == plain[0].stages["generate"], "generation 0 is shared"
     return records, plain
 

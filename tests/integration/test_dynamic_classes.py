@@ -76,7 +76,7 @@ def test_generation_0_learns_from_the_classes_there_are(dynamic, shared_store, t
     inputs = inputs_of(plan[0]["score"], shared_store)
     known = np.isin(labels_of(inputs, real_ids(inputs, "train")), ACTIVE[0]).sum()
     assert shared_store.open("train", records[0].stages["train"]).info["num_images"] == known < NUM_REAL
-    plain = read_records("tiny", shared_store)
+    plain = read_records(shared_store, "tiny")
     assert records[0].stages["feature_network"] == plain[0].stages["feature_network"]
     table = plan[0]["score"].ensure(shared_store).read_table("train")
     new = np.isin(to_numpy(table, LABEL), list(APPEAR))
@@ -95,7 +95,7 @@ def test_what_is_learnt_of_new_classes_is_measured(dynamic, shared_store):
     agreement = [r.metrics["new_class_agreement"] for r in records]
     assert math.isnan(agreement[0])
     assert all(0 <= a <= 1 for a in agreement[1:])
-    assert all(math.isnan(r.metrics["new_class_share"]) for r in read_records("tiny", shared_store))
+    assert all(math.isnan(r.metrics["new_class_share"]) for r in read_records(shared_store, "tiny"))
 
 
 def test_a_selector_compares_with_real_images_of_the_classes_there_are(tiny, shared_store):

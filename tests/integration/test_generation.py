@@ -37,7 +37,7 @@ def size_of(artifact: Artifact) -> tuple[int, int]:
     return artifact.info["num_images"], artifact.info["taken_over"]
 
 
-@pytest.mark.parametrize("num_actors", [1, 2])
+@pytest.mark.parametrize("num_actors", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_any_number_of_actors_makes_the_same_bytes(tiny, store, num_actors):
     by_tasks = rows(generate(tiny(), store), columns=EVERYTHING)
     shutil.rmtree(f"{store.root}/stages/generate")

@@ -19,7 +19,7 @@ from autophagy.stages.payloads import LABELS
 def test_clusters_stand_in_for_classes(tiny, shared_store, source):
     settings = (f"data.labels={source}", "selection.strategy=lsf", f"name={source}", "generations=1")
     records = run_loop(tiny(*settings), shared_store)
-    plain = read_records("tiny", shared_store)
+    plain = read_records(shared_store, "tiny")
     stages = records[0].stages
     assert stages["real"] == plain[0].stages["real"], "the split does not depend on what is told"
     assert stages["feature_network"] == plain[0].stages["feature_network"], "nor does the ruler"

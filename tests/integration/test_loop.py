@@ -48,12 +48,12 @@ def new_stages(store: StageStore, before: set[tuple[str, str]]) -> dict[str, int
 
 
 def test_a_fresh_store_gives_the_same_numbers_to_the_last_digit(tiny, store, empty_store):
-    first = read_records("tiny", store)
+    first = read_records(store, "tiny")
     again = run_loop(tiny(), empty_store)
     assert len(first) == 3
     assert metrics_of(again) == metrics_of(first)
     assert [record.stages for record in again] == [record.stages for record in first]
-    assert metrics_of(read_records("tiny", empty_store)) == metrics_of(first)
+    assert metrics_of(read_records(empty_store, "tiny")) == metrics_of(first)
 
 
 def test_another_seed_gives_other_numbers(tiny, store):
@@ -64,7 +64,7 @@ def test_another_seed_gives_other_numbers(tiny, store):
 
 
 def test_generations_differ(store):
-    fids = [record.metrics["fid"] for record in read_records("tiny", store)]
+    fids = [record.metrics["fid"] for record in read_records(store, "tiny")]
     assert all(map(math.isfinite, fids))
     assert len(set(fids)) == 3
 
@@ -73,7 +73,7 @@ def test_going_on_for_more_generations_keeps_the_first(tiny, store):
     """The last generation of the shorter loop had no candidates to make, as here, or made them all: same images."""
     before = stages_of(store)
     longer = run_loop(tiny("generations=3", "name=longer"), store)
-    assert metrics_of(longer)[:3] == metrics_of(read_records("tiny", store))
+    assert metrics_of(longer)[:3] == metrics_of(read_records(store, "tiny"))
     assert new_stages(store, before) == {"select": 1, "train": 1, "generate": 1, "evaluate": 1}
 
 
@@ -183,7 +183,7 @@ def test_ancestral_sampling_with_guidance_in_the_space_of_latents(tiny, shared_s
     records = run_loop(tiny(*settings, "generations=1", "name=guided"), shared_store)
     assert all(math.isfinite(record.metrics["fid"]) for record in records)
     assert all(0 <= record.metrics["confidence"] <= 1 for record in records)
-    plain = read_records("tiny", shared_store)
+    plain = read_records(shared_store, "tiny")
     assert records[0].stages["train"] == plain[0].stages["train"]
     assert records[0].stages["generate"] != plain[0].stages["generate"]
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from pathlib import Path
 
-import psutil
 import pytest
 import ray
 from mlflow import MlflowClient
@@ -113,25 +109,11 @@ def test_a_loop_waits_for_nobody(local_ray, sweep, tmp_path):
             ray.kill(recorder)
 
 
-def kill_recorder_once(run_folder: Path, killed: list[int]) -> None:
-    """SIGKILL the recorder as soon as a loop has a record."""
-    while not list(run_folder.glob("grid-*/records.jsonl")):
-        time.sleep(0.02)
-    for process in psutil.Process().children(recursive=True):
-        if "ray::Recorder" in "".join(process.cmdline()):
-            process.send_signal(signal.SIGKILL)
-            killed.append(process.pid)
-            return
-
-
 @pytest.mark.slow
-def test_a_recorder_that_is_killed_is_replaced_and_nothing_is_missing(local_ray, sweep, uri, tmp_path):
-    store, killed = StageStore(tmp_path / "store"), list[int]()
-    killer = threading.Thread(target=kill_recorder_once, args=(tmp_path / "store" / "runs", killed), daemon=True)
-    killer.start()
-    run_sweep(sweep, store, uri)
-    killer.join(30)
-    assert killed
+def test_a_recorder_that_is_killed_is_replaced_and_nothing_is_missing(local_ray, killing, sweep, uri, tmp_path):
+    store = StageStore(tmp_path / "store")
+    with killing("ray::Recorder", store):
+        run_sweep(sweep, store, uri)
     found = runs(uri)
     parent = found.pop("grid").info.run_id
     assert found.keys() == {loop.run for loop in loops(sweep)}

@@ -94,7 +94,7 @@ def hurt(store: StageStore, run: str, file: str, damage) -> tuple[bytes, bytes]:
 @damage
 def test_records_are_made_again_by_the_same_command(store, recipe, caplog, said, damage, capsys):
     good, bad = hurt(store, "tiny", "records.jsonl", damage)
-    assert read_records("tiny", store) == []
+    assert read_records(store, "tiny") == []
     assert command("run", str(recipe), "--store", store.root) == 0
     assert RunFolder(store, "tiny").read("records.jsonl") == good
     assert RunFolder(store, "tiny").read("records.jsonl.damaged") == bad

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-import time
 from collections import Counter
 from pathlib import Path
 
-import psutil
 import pytest
 
 from autophagy.config.sweep import parse_sweep
@@ -76,6 +72,7 @@ def test_a_search_keeps_to_its_budget_moves_the_bar_and_goes_on(local_ray, value
     assert {key: after[key] for key in before} == before
 
 
+@pytest.mark.slow
 def test_a_point_with_a_collapsed_loop_is_over_and_worse_than_all_that_are_whole(local_ray, values, tmp_path):
     """FID rises at once: over 1.0001 times generation 0's is "collapsed". Recall is best in generation 0."""
     store, told = StageStore(tmp_path / "store"), Told()
@@ -112,6 +109,7 @@ def test_a_point_with_a_collapsed_loop_is_over_and_worse_than_all_that_are_whole
     assert set(frame["state"]) == {"done"}
 
 
+@pytest.mark.slow
 def test_when_all_points_fail_alike_no_other_is_named(local_ray, values, tmp_path):
     axes = {"selection.strategy": ["random", "lsf", "oldest_first", "oracle_real", "anti_lsf", "greedy"]}
     sweep = values | {"axes": axes, "search": {"num_loops": 8}, "max_retries": 0, "max_concurrent": 1}
@@ -130,26 +128,12 @@ def test_when_all_points_fail_alike_no_other_is_named(local_ray, values, tmp_pat
     assert told.states == {run: "done" for run, _ in failed}
 
 
-def kill_trial_once(run_folder: Path, killed: list[int]) -> None:
-    """SIGKILL the process of a trial as soon as a loop has a record: it is then at work on its first generation."""
-    while not list(run_folder.glob("look-*/records.jsonl")):
-        time.sleep(0.02)
-    for process in psutil.Process().children(recursive=True):
-        if "ImplicitFunc" in "".join(process.cmdline()):
-            process.send_signal(signal.SIGKILL)
-            killed.append(process.pid)
-            return
-
-
 @pytest.mark.slow
-def test_a_point_whose_process_is_killed_is_tried_again(local_ray, values, tmp_path):
-    store, told, killed = StageStore(tmp_path / "store"), Told(), list[int]()
-    killer = threading.Thread(target=kill_trial_once, args=(tmp_path / "store" / "runs", killed), daemon=True)
-    killer.start()
-    frame = run_sweep(parse_sweep(values | {"max_concurrent": 1}), store, None, told)
-    killer.join(30)
-    assert killed
+def test_a_point_whose_process_is_killed_is_tried_again(local_ray, killing, values, tmp_path):
+    store, told = StageStore(tmp_path / "store"), Told()
+    with killing("ImplicitFunc", store):
+        frame = run_sweep(parse_sweep(values | {"max_concurrent": 1}), store, None, told)
     assert len(told.retries) == 1
     assert set(frame["state"]) == {"done"}
     assert told.generations == {(run, k): 1 for run in frame["run"] for k in (0, 1)}
-    assert [len(read_records(run, store)) for run in told.states] == [2, 2, 2]
+    assert [len(read_records(store, run)) for run in told.states] == [2, 2, 2]

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import numpy as np
+import pytest
 
 from autophagy.common.section import Section
 from autophagy.engine.job import Job, Resources
@@ -16,6 +17,7 @@ from autophagy.store import StageStore
 COUNT, BYTES = 60, 16 << 20  # four times as much as may be under way
 
 
+@pytest.mark.slow
 def test_a_slow_scorer_does_not_let_images_pile_up(local_ray, tmp_path):
     seen, waiting = tmp_path / "seen", []
     seen.mkdir()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -145,6 +143,7 @@ def test_a_collapsed_loop_is_stopped_and_says_so(local_ray, grid, done, tmp_path
     assert set(frame["state"]) == {"done"}
 
 
+@pytest.mark.slow
 def test_successive_halving_ends_the_worse_half_and_lets_the_best_finish(local_ray, sweep_values, tmp_path):
     axes = {"selection.strategy": ["oldest_first", "random", "lsf", "anti_lsf", "class_balanced_random"]}
     asha = {"grace_period": 1, "reduction_factor": 2}
@@ -212,25 +211,11 @@ def test_when_all_fail_alike_the_rest_is_not_tried(local_ray, sweep_values, tmp_
     assert states == ["failed", "failed", "failed", "running", "running"]
 
 
-def kill_trial_once(run_folder: Path, killed: list[int]) -> None:
-    """SIGKILL the process of a trial as soon as a loop has a record: it is then at work on its first generation."""
-    while not list(run_folder.glob("grid-*/records.jsonl")):
-        time.sleep(0.02)
-    for process in psutil.Process().children(recursive=True):
-        if "ImplicitFunc" in "".join(process.cmdline()):
-            process.send_signal(signal.SIGKILL)
-            killed.append(process.pid)
-            return
-
-
 @pytest.mark.slow
-def test_a_trial_killed_once_is_tried_again(local_ray, grid, done, tmp_path):
-    store, killed = StageStore(tmp_path / "store"), list[int]()
-    killer = threading.Thread(target=kill_trial_once, args=(tmp_path / "store" / "runs", killed), daemon=True)
-    killer.start()
-    run_sweep(grid, store)
-    killer.join(30)
-    assert killed
+def test_a_trial_killed_once_is_tried_again(local_ray, killing, grid, done, tmp_path):
+    store = StageStore(tmp_path / "store")
+    with killing("ImplicitFunc", store):
+        run_sweep(grid, store)
     assert {outcome.state for outcome in read_outcomes(store, "grid").values()} == {"done"}
     for loop in loops(grid):
         assert metrics(store, loop.run) == metrics(done[0], loop.run)

@@ -50,7 +50,7 @@ def track(uri, store, complete):
     outcomes = json.loads(RunFolder(store, "s").read("outcomes.json"))
     for loop in about["loops"]:
         experiment = parse(yaml.safe_load(RunFolder(store, loop["run"]).read("experiment.yaml")))
-        records = read_records(loop["run"], store)
+        records = read_records(store, loop["run"])
         outcome = outcomes[loop["run"]]
         tags = {"autophagy.sweep": "s", "autophagy.arm": loop["arm"], "autophagy.state": outcome["state"]}
         tags |= {f"autophagy.label.{axis}": label for axis, label in loop["labels"].items()}
@@ -86,7 +86,7 @@ def test_a_server_gives_the_records_from_the_artifact_or_from_the_histories(swee
     track(uri, sweep_store, complete)
     client = MlflowClient(uri)
     for run in client.search_runs([client.get_experiment_by_name("s").experiment_id]):
-        saved = read_records(run.info.run_name, sweep_store)
+        saved = read_records(sweep_store, run.info.run_name)
         for served, record in zip(served_records(client, run), saved, strict=True):
             assert (served.generation, served.seconds) == (record.generation, record.seconds)
             assert dict(served.stages) == (dict(record.stages) if complete else {})
@@ -125,7 +125,7 @@ def test_tables_and_pictures_of_a_sweep(sweep_store, tmp_path, monkeypatch, caps
         assert path.read_bytes().startswith(b"\x89PNG")
     assert {"collapse_curves.png", "survival.png", "pareto.png", "comparison_fid.png", "heat_map_fid.png"} <= written
     curves = pd.read_csv(out / "curves.csv")
-    records = read_records("tiny", sweep_store)
+    records = read_records(sweep_store, "tiny")
     own = curves[(curves["arm"] == "random") & (curves["metric"] == "fid")]
     assert own["mean"].tolist() == pytest.approx([record.metrics["fid"] for record in records])
     assert "stopped early" in (out / "arms.tex").read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Collection
 from itertools import chain
 from pathlib import Path
 
@@ -12,21 +13,32 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "golden"))
 
+import write_keys
 from loops import RUNTIME, make_files, planned
-from write_keys import KEYS, WHOLE, data_here, keys_of, line_of
+from write_keys import KEYS, OF_MACHINE, WHOLE, compare, data_here, entries, keys_of, line_of, source_of, summary
 
 GOLDEN = json.loads(KEYS.read_text())
+LINES = GOLDEN["loops"]
 HERE = data_here()
 MOST_NAMED = 10
-HOW_TO_LOOK = """
+HOW_TO_WRITE = """
+`python tests/golden/write_keys.py` writes the file anew, and says what was added, has changed and is gone. Where only
+new loops or stages were meant, it must say: 0 changed, 0 gone."""
+HOW_TO_LOOK = f"""
 What is hashed: `python tests/golden/write_keys.py --show NAME`, by the code before (PYTHONPATH=CHECKOUT/platform) and
-after. If the change is meant: `python tests/golden/write_keys.py` writes the file anew."""
+after. If the change is meant:{HOW_TO_WRITE}"""
 
 
-def source_of(experiment) -> str:
-    """The data that a loop needs of this machine; `files` of our own are everywhere."""
-    source = experiment.data.source
-    return source if source in GOLDEN["data"] else "files"
+def named(what: str, lines: Collection[str]) -> str:
+    """How many there are, and the first of them."""
+    more = ["..."] if len(lines) > MOST_NAMED else []
+    return "\n  ".join([f"{len(lines)} {what}", *list(lines)[:MOST_NAMED], *more]) + "\n" if lines else ""
+
+
+def how_it_changed(before: str, after: str) -> str:
+    """What differs between two lines of a loop: `changed evaluate; added rescore`."""
+    parts = compare(entries(before), entries(after))._asdict()
+    return "; ".join(f"{what} {', '.join(names)}" for what, names in parts.items() if names)
 
 
 def by_stage(keys) -> dict[str, str]:
@@ -48,21 +60,24 @@ def files(tmp_path, monkeypatch) -> Path:
 
 
 def test_the_golden_loops_are_those_there_are(experiments):
-    assert set(experiments) == set(GOLDEN["loops"]), HOW_TO_LOOK
-    assert set(GOLDEN["keys"]) == set(WHOLE), HOW_TO_LOOK
+    new, gone = [n for n in experiments if n not in LINES], [n for n in LINES if n not in experiments]
+    if new or gone:
+        pytest.fail(named("loops are new", new) + named("loops are gone", gone) + HOW_TO_WRITE, pytrace=False)
+    assert set(GOLDEN["keys"]) == set(WHOLE), HOW_TO_WRITE
 
 
-@pytest.mark.parametrize("source", ["files", *GOLDEN["data"]])
+@pytest.mark.parametrize("source", ["files", *OF_MACHINE])
 def test_every_key_is_the_golden_one(source, experiments, files):
     needed, found = GOLDEN["data"].get(source), HERE.get(source)
     if found != needed:
         pytest.skip(f"golden keys are of {source} as of {needed}; here it is {found}")
-    chosen = {name: e for name, e in experiments.items() if source_of(e) == source}
+    chosen = {name: line_of(e) for name, e in experiments.items() if source_of(e) == source and name in LINES}
     assert chosen
-    changed = [name for name, e in chosen.items() if line_of(e) != GOLDEN["loops"].get(name)]
+    changed = {name: line for name, line in chosen.items() if line != LINES[name]}
     if changed:
-        named = "\n  ".join(changed[:MOST_NAMED])
-        pytest.fail(f"{len(changed)} of {len(chosen)} loops have other keys, such as\n  {named}\n{HOW_TO_LOOK}")
+        told = [f"{name}: {how_it_changed(LINES[name], line)}" for name, line in changed.items()]
+        counts = "\n".join(summary({name: LINES[name] for name in chosen}, chosen))
+        pytest.fail(named(f"of {len(chosen)} loops have other keys", told) + counts + HOW_TO_LOOK, pytrace=False)
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -72,11 +87,10 @@ def test_keys_by_generation_and_stage_are_the_golden_ones(name, experiments, fil
 
 def test_where_and_how_to_compute_changes_no_golden_key():
     """Of the loops in the file: each setting of `RUNTIME`, and the loop without it."""
-    lines = GOLDEN["loops"]
-    pairs = [(name, name.replace(f" {setting}", "")) for name in lines for setting in RUNTIME if f" {setting}" in name]
+    pairs = [(name, name.replace(f" {setting}", "")) for name in LINES for setting in RUNTIME if f" {setting}" in name]
     assert len(pairs) > len(RUNTIME)
     for name, without in pairs:
-        assert lines[name] == lines[without], name
+        assert LINES[name] == LINES[without], name
 
 
 def test_where_the_files_lie_changes_no_key(experiments, files, tmp_path_factory, monkeypatch):
@@ -107,3 +121,35 @@ def fields_of(experiment):
         tag = value.pop("strategy", value.pop("kind", ""))
         for field, inner in value.items():
             yield (name, tag, field), inner
+
+
+def test_loops_whose_data_are_not_here_keep_their_lines(experiments, files, monkeypatch):
+    by_source = {source_of(e): name for name, e in experiments.items() if name in LINES}
+    some = {name: experiments[name] for name in by_source.values()}
+    before = GOLDEN | {"loops": {name: LINES[name] for name in some}}
+    elsewhere = {"digits": "scikit-learn 0.1"}
+    monkeypatch.setattr(write_keys, "data_here", lambda: elsewhere)
+    monkeypatch.setattr("autophagy.data.sources.base.FASHION_MNIST", "/nowhere")
+    kept = write_keys.golden(some, before)
+    assert (kept["data"], kept["loops"]) == (before["data"], before["loops"])
+    assert write_keys.golden(some, before | {"loops": {}})["loops"].keys() == {by_source["files"]}
+    monkeypatch.setattr(write_keys, "line_of", lambda _: "of here")
+    anew = write_keys.golden(some, before, new_data=True)
+    assert [anew["loops"][by_source[source]] for source in ("files", "digits")] == ["of here", "of here"]
+    assert anew["loops"][by_source["fashion_mnist"]] == LINES[by_source["fashion_mnist"]]
+    assert anew["data"] == GOLDEN["data"] | elsewhere
+
+
+def test_what_was_added_has_changed_and_is_gone_is_told_by_stage():
+    before = {"one": "e1 real=a score=b", "two": "e2 real=a", "three": "e3 real=a"}
+    after = {"one": "e1 real=a score=c", "two": "e2 real=a rescore=d", "four": "e4 real=a"}
+    assert summary(before, after) == [
+        "loops: 1 added, 1 changed, 1 gone",
+        "their stages and experiments: 3 added (1 rescore, 1 experiment, 1 real), 1 changed (1 score), "
+        "2 gone (1 experiment, 1 real)",
+    ]
+    assert summary(before, before) == [
+        "loops: 0 added, 0 changed, 0 gone",
+        "their stages and experiments: 0 added, 0 changed, 0 gone",
+    ]
+    assert how_it_changed("e1 real=a score=b", "e1 real=a score=c rescore=d") == "added rescore; changed score"

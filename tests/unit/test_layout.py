@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,15 @@ KNOW_RAY = {"engine", "stages", "sweeps", "doctor"}
 OF_TUNE = {"sweeps/trials.py", "sweeps/referee.py", "sweeps/search.py"}
 PLAIN = {"common", "selection", "scenarios", "corrections", "metrics", "theory", "config", "recipes"}
 ON_TENSORS = {"selection", "metrics"}  # plain, and may compute with torch
-TORCH_AT_IMPORT = ("denoisers/", "features/networks.py", "metrics/", "stages/", "engine/")
+TORCH_AT_IMPORT = ("denoisers/", "features/networks.py", "metrics/")  # but for what is loaded with LIGHT
+# What reads a configuration and follows a loop: these modules, and all that they import, load nothing heavy.
+LIGHT = ["autophagy", "autophagy.cli", "autophagy.config.sweep", "autophagy.loop", "autophagy.sweeps.sweep"]
 SLOW = {"ray", "diffusers", "mlflow", "matplotlib", "sklearn", "scipy"}
 HEAVY = {*SLOW, "torch"}
+REMEDY = (
+    "import it inside the function that uses it, for annotations under `if TYPE_CHECKING:`; "
+    "a class derived from one of its own goes into a file that is imported so"
+)
 MAX_LINES = 300
 MAX_LINES_OF_TESTS = 400
 
@@ -79,6 +86,34 @@ def roots_imported(path: Path, at_the_top: bool = False) -> set[str]:
     return {name.split(".")[0] for name in imports(path.read_text(), at_the_top)}
 
 
+def chains(module: str) -> dict[str, list[str]]:
+    """Modules of the package that are loaded with one, as it imports them at the top; each with the way to it."""
+    found = {module: [module]} if module in MODULES else {}
+    todo = list(found)
+    for name in todo:
+        above = {
+            name.rsplit(".", n)[0] for n in range(1, name.count(".") + 1)
+        }  # packages are loaded with their modules
+        needed = (imports(MODULES[name].read_text(), at_the_top=True) | above) & MODULES.keys() - found.keys()
+        found |= {new: [*found[name], new] for new in needed}
+        todo += sorted(needed)
+    return found
+
+
+def told(module: str, heavy: Collection[str]) -> str:
+    """Who imports heavy packages that are loaded with a module, and what to do."""
+    lines = [f"loaded with {module}: {', '.join(sorted(heavy))}"]
+    for name, way in chains(module).items():
+        if own := roots_imported(MODULES[name], at_the_top=True) & set(heavy):
+            lines.append(f"{' -> '.join(way)} imports {', '.join(sorted(own))} at its top")
+    if len(lines) == 1:
+        lines.append("none of our files imports it at its top, but perhaps a package that one of them does")
+    return "\n  ".join([*lines, REMEDY])
+
+
+LIGHT_FILES = {MODULES[name] for module in LIGHT for name in chains(module)}
+
+
 def test_imports_are_found_wherever_they_stand():
     source = (
         "import os.path\nfrom typing import TYPE_CHECKING\n"
@@ -95,8 +130,12 @@ def test_every_room_is_on_a_floor():
 
 @EVERY_FILE
 def test_a_room_imports_only_from_below(path):
+    room = room_of(path)
     for name in rooms_imported(path):
-        assert FLOOR[name] < FLOOR[room_of(path)], f"{path.name} must not import {name}"
+        why = "it is on a higher floor"
+        if FLOOR[name] == FLOOR[room]:
+            why = "rooms on the same floor do not import each other"
+        assert FLOOR[name] < FLOOR[room], f"{path.name}, of room {room}, must not import {name}: {why}; see FLOORS"
 
 
 def test_no_file_imports_itself_by_way_of_others():
@@ -111,10 +150,12 @@ def test_no_file_imports_itself_by_way_of_others():
 def test_what_takes_seconds_to_import_is_imported_where_it_is_used(path):
     name = str(path.relative_to(PACKAGE))
     slow = SLOW - {"ray"} if name in OF_TUNE else SLOW
-    slow = slow if name.startswith(TORCH_AT_IMPORT) and not name.endswith("/config.py") else {*slow, "torch"}
-    assert not roots_imported(path, at_the_top=True) & slow
+    slow = slow if name.startswith(TORCH_AT_IMPORT) and path not in LIGHT_FILES else {*slow, "torch"}
+    found = sorted(roots_imported(path, at_the_top=True) & slow)
+    assert not found, f"{name} imports {', '.join(found)} at its top: {REMEDY}"
     tune = {f"autophagy.{file.removesuffix('.py').replace('/', '.')}" for file in OF_TUNE}
-    assert name in OF_TUNE or not imports(path.read_text(), at_the_top=True) & tune
+    found = sorted(imports(path.read_text(), at_the_top=True) & tune)
+    assert name in OF_TUNE or not found, f"{name} imports {', '.join(found)} at its top, which takes Ray Tune: {REMEDY}"
 
 
 def test_few_rooms_know_ray():
@@ -134,23 +175,28 @@ def test_plain_rooms_need_no_ray_and_only_those_on_tensors_torch(path):
     assert {name.split(".")[1] for name in others} <= PLAIN - ({"metrics"} - {room})
 
 
-def loaded(module: str) -> set[str]:
-    """The heavy packages that importing a module loads."""
-    program = f"import sys, {module}; print(*({HEAVY | {'pandas', 'optuna'}} & sys.modules.keys()))"
+def loaded(module: str, then: str = "") -> set[str]:
+    """The heavy packages that importing a module loads, and doing something with it."""
+    program = f"import sys, {module}\n{then}\nprint(*({HEAVY | {'pandas', 'optuna'}} & sys.modules.keys()))"
     return set(
         subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     )
 
 
-@pytest.mark.parametrize(
-    "module", ["autophagy", "autophagy.cli", "autophagy.config.sweep", "autophagy.loop", "autophagy.sweeps.sweep"]
-)
+@pytest.mark.parametrize("module", LIGHT)
 def test_reading_a_configuration_and_following_a_loop_need_nothing_heavy(module):
-    assert loaded(module) == set()
+    heavy = loaded(module)
+    assert not heavy, told(module, heavy)
+
+
+def test_planning_a_loop_needs_nothing_heavy():
+    heavy = loaded("autophagy.graph", "autophagy.graph.plan_loop(autophagy.load_recipe('lsf_digits'))")
+    assert not heavy, told("autophagy.graph", heavy)
 
 
 def test_a_trial_that_waits_has_loaded_what_ray_tune_loads_and_no_more():
-    assert loaded("autophagy.sweeps.trials") == loaded("ray.tune")
+    heavy, of_tune = loaded("autophagy.sweeps.trials"), loaded("ray.tune")
+    assert heavy == of_tune, told("autophagy.sweeps.trials", heavy ^ of_tune)
 
 
 def test_the_package_is_imported_by_jobs_and_analysis_and_imports_neither():

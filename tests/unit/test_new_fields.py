@@ -15,6 +15,7 @@ from autophagy.common.section import RUNTIME, Section, since
 from autophagy.config import Experiment
 from autophagy.config.sweep import parse_sweep
 from autophagy.corrections import CORRECTIONS
+from autophagy.denoisers import MODELS
 from autophagy.graph import plan_loop
 from autophagy.scenarios import SCENARIOS
 from autophagy.selection import SELECTORS
@@ -22,7 +23,12 @@ from autophagy.selection import SELECTORS
 STAGES = [
     importlib.import_module(f"autophagy.stages.{file.name}") for file in pkgutil.iter_modules(autophagy.stages.__path__)
 ]
-FAMILIES = [("selection.strategy", SELECTORS), ("scenario.kind", SCENARIOS), ("correction.kind", CORRECTIONS)]
+FAMILIES = [
+    ("selection.strategy", SELECTORS),
+    ("scenario.kind", SCENARIOS),
+    ("correction.kind", CORRECTIONS),
+    ("model.kind", MODELS),
+]
 SETTINGS = [
     *([f"{key}={member.model_fields[key.partition('.')[2]].default}"] for key, family in FAMILIES for member in family),
     ["selection={strategy: lsf, refresh: 1}", "data.appear={7: 1}", "data.vanish={3: 1}"],

@@ -145,5 +145,6 @@ def describe_sweep(sweep: Sweep) -> str:
     axes = " x ".join(
         f"{len(axis)} {name}" if isinstance(axis, list | dict) else name for name, axis in sweep.axes.items()
     )
+    seeds = "1 seed" if len(sweep.seeds) == 1 else f"{len(sweep.seeds)} seeds"
     controls = f", and {', '.join(sweep.controls)}" if sweep.controls else ""
-    return f"{axes} x {len(sweep.seeds)} seeds{controls}; {describe(sweep.base).rpartition(', seed')[0]}"
+    return f"{axes} x {seeds}{controls}; {describe(sweep.base).rpartition(', seed')[0]}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
@@ -94,7 +94,9 @@ def validate(model: type[M], values: Mapping[str, Any]) -> M:
         raise UserError(_one_line(error, model)) from None
 
 
-def make_choice(family: Sequence[type[M]], section: str, key: str, config: Mapping[str, Any] | M) -> M:
+def make_choice(
+    family: Sequence[type[M]], section: str, key: str, config: Mapping[str, Any] | M, others: Iterable[str] = ()
+) -> M:
     """The member of `family` that `config` describes.
 
     Args:
@@ -102,6 +104,7 @@ def make_choice(family: Sequence[type[M]], section: str, key: str, config: Mappi
         section: configuration section the mapping comes from, for messages ("selection").
         key: name of the discriminating field ("strategy").
         config: the mapping, `key` included; a member is given back as it is.
+        others: names of members that are there too, and are not loaded unless asked for; for messages.
 
     Raises:
         UserError: no mapping, an unknown member, an unknown field, or a bad value; one line each.
@@ -109,12 +112,13 @@ def make_choice(family: Sequence[type[M]], section: str, key: str, config: Mappi
     if not isinstance(config, Mapping) and isinstance(config, tuple(family)):
         return config
     by_name = {member.model_fields[key].default: member for member in family}
-    names = ", ".join(by_name)
+    known = dict.fromkeys([*by_name, *others])
+    names = ", ".join(known)
     if not isinstance(config, Mapping):
         raise UserError(f"{section} = {shown(config)}: write a mapping with {section}.{key}, one of {names}")
     name = config.get(key)
     if not isinstance(name, str) or name not in by_name:
-        raise UserError(f"{section}.{key} = {shown(name)}: unknown{near(name, by_name)}; choose one of {names}")
+        raise UserError(f"{section}.{key} = {shown(name)}: unknown{near(name, known)}; choose one of {names}")
     try:
         return by_name[name].model_validate(dict(config))
     except ValidationError as error:

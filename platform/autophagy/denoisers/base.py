@@ -49,18 +49,19 @@ class Model(Section, ABC):
         """
 
     @abstractmethod
-    def predict(self, network: nn.Module, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+    def predict(self, network: Any, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
         """What the diffusion trains for, [B, C, H, W].
 
         Args:
-            network: As `build` made it, perhaps wrapped for distributed training: it must be called as a whole.
+            network: As `build` made it, perhaps wrapped for distributed training: it must be called as a whole. A
+                subclass may name the type of its own.
             x: float [B, C, H, W], noisy images.
             t: int64 [B], their timesteps.
             condition: int64 [B]; None for an unconditional network.
         """
 
     @abstractmethod
-    def encode(self, network: nn.Module, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+    def encode(self, network: Any, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
         """The bottleneck of noisy images, float [B, C', H', W']; arguments as in `predict`, `network` unwrapped."""
 
     def problem(self, image_size: int) -> str | None:

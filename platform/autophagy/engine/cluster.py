@@ -48,9 +48,9 @@ def waiting_room() -> dict[str, float]:
     return {"memory": LOOP_BYTES} if _head().get("CPU") else {"memory": LOOP_BYTES, _HEAD: 0.0001}
 
 
-def most_waiting() -> int:
-    """How many such processes the head has memory for."""
-    return int(_head().get("memory", 0)) // LOOP_BYTES
+def most_waiting(beside: int) -> int:
+    """How many such processes the head has memory for, beside what takes some bytes of it."""
+    return (int(_head().get("memory", 0)) - beside) // LOOP_BYTES
 
 
 def _head() -> dict[str, float]:

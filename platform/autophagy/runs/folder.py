@@ -127,12 +127,12 @@ class _Row(BaseModel):
     seconds: dict[str, float]
 
 
-def read_records(name: str, store: StageStore) -> list[GenerationRecord]:
+def read_records(store: StageStore, name: str) -> list[GenerationRecord]:
     """The records of a run so far, oldest first."""
     return RunFolder(store, name).read_back(RECORDS, _decode_records) or []
 
 
-def keep_records(name: str, store: StageStore, records: Sequence[GenerationRecord]) -> None:
+def keep_records(store: StageStore, name: str, records: Sequence[GenerationRecord]) -> None:
     """Write `records.jsonl`, unless it holds these records already and perhaps more."""
     folder = RunFolder(store, name)
     lines = [json.dumps(r.to_json()).encode() + b"\n" for r in records]
@@ -143,7 +143,7 @@ def keep_records(name: str, store: StageStore, records: Sequence[GenerationRecor
 
 def is_finished(experiment: Experiment, generations: Sequence[Stages], store: StageStore) -> bool:
     """Whether a loop has run to its end by just these stages, pictures included."""
-    records = read_records(experiment.name, store)[: len(generations)]
+    records = read_records(store, experiment.name)[: len(generations)]
     planned = [{name: stage.key for name, stage in stages.items()} for stages in generations]
     drawn = RunFolder(store, experiment.name).read(DRAWN)
     return [dict(r.stages) for r in records] == planned and drawn == drawing_mark(records)

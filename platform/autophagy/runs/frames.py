@@ -91,7 +91,7 @@ def sweep_frame(store: StageStore, name: str) -> pd.DataFrame:
 def _read_loop(store: StageStore, name: str, **told: Any) -> RecordedLoop | None:
     """A loop by its run folder; None if that holds none."""
     experiment = read_experiment(store, name)
-    return None if experiment is None else RecordedLoop(name, experiment, read_records(name, store), **told)
+    return None if experiment is None else RecordedLoop(name, experiment, read_records(store, name), **told)
 
 
 def _loop_or_warning(store: StageStore, name: str, **told: Any) -> RecordedLoop | None:

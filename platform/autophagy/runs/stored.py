@@ -20,7 +20,7 @@ class StoredLoop:
 
     def __init__(self, name: str, store: StageStore) -> None:
         self.name, self.store = name, store
-        self.records = read_records(name, store)
+        self.records = read_records(store, name)
         self._opened: dict[tuple[str, int], Artifact | None] = {}
 
     @property

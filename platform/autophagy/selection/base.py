@@ -97,8 +97,11 @@ class ProbeSettings(Section):
 class Selector(Section, ABC):
     """Ranks candidates. Its fields are its configuration; `strategy` names it.
 
-    A subclass is one published idea: it implements `_rank`, or `scores` where the idea scores samples.
-    Ties break by `sample_id`: the order of the candidates matters only to ideas that draw from them.
+    A subclass is one published idea. It derives from `ScoredSelector` where the idea scores samples, from
+    `geometry.GeometricSelector` where it ranks points, and implements `_rank` itself only where neither fits.
+
+    Every selector keeps to this: ties break by `sample_id`, so that the order of the candidates matters only to ideas
+    that draw from them; and what has no score or no finite place comes last, without a warning of numpy's.
     """
 
     compares_with_real: ClassVar[bool] = False  # whether `Candidates.reference` is read

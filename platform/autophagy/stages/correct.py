@@ -35,8 +35,8 @@ def stage(e: Experiment, k: int, inputs: Mapping[str, Stage], correction: SelfCo
 def build(job: Job[Config]) -> None:
     """Write the training set of a generation, its synthetic images moved to real centres; real ones stay as they are.
 
-    Inputs: `select`, `centres`, the samples chosen from, and what scores images: metrics of a training set are those
-    of the images that are trained on.
+    Inputs: `select` and the `samples/j` it chose from, `centres`, and those of `scored_by`: metrics of a training set
+    are those of the images that are trained on.
     """
     table = job.inputs["centres"].read_table(CENTRES)
     label, points = to_numpy(table, LABEL), to_numpy(table, "centre")

@@ -52,8 +52,8 @@ def stage(e: Experiment, k: int, inputs: Mapping[str, Stage]) -> Stage:
 def build(job: Job[Config]) -> None:
     """Measure a generation.
 
-    Inputs: `score` and `real`, `network`, `probe` if there is one, this generation's `generated` and generation 0's
-    `first`, and for generations >= 1 `select` and the samples it chose from, or the corrected `training_set`.
+    Inputs: those of `scored_by`, `score` (real images), this generation's `generated` and generation 0's `first`, and
+    for generations >= 1 `select` and beside it the `samples/j` it chose from, or the corrected `training_set`.
 
     The reference is the world as it is, with the classes that appear later and those that have vanished: recall and
     coverage miss a class before it appears, rise as it is learnt, and fall again once nobody asks for it. The probe

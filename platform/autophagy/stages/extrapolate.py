@@ -27,7 +27,7 @@ def stage(k: int, inputs: Mapping[str, Stage], correction: Neon) -> Stage:
 
 
 def build(job: Job[Config]) -> Info:
-    """Write the weights `(1 + w) theta - w theta_aux`. Inputs: `model`, `auxiliary`."""
+    """Write the weights `(1 + w) theta - w theta_aux`. Inputs: `model` and `auxiliary`, both of this generation."""
     weight = job.config.weight
     own, auxiliary = (load(job.inputs[role].read_bytes(WEIGHTS)) for role in ("model", "auxiliary"))
     weights = {name: (1 + weight) * value - weight * auxiliary[name] for name, value in own.items()}

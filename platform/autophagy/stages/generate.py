@@ -48,7 +48,7 @@ def stage(e: Experiment, k: int, inputs: Mapping[str, Stage]) -> Stage:
     Args:
         e: The loop.
         k: The generation.
-        inputs: Those of a `Scorer`; `model`, which samples; and `auxiliary`, where a correction moves away from it.
+        inputs: As `build` has them.
     """
     candidates = e.num_candidates if k < e.generations else 0
     weight = e.correction.weight if isinstance(e.correction, Sims) and "auxiliary" in inputs else None
@@ -160,8 +160,8 @@ def num_latents(job: Job[Config]) -> int:
 def build(job: Job[Config]) -> Info:
     """Make images with latents, confidence and features, written once as they stream by.
 
-    Inputs: `model` of this generation, `auxiliary` if it is moved away from, and of generation 0 `encoder`, `probe` and
-    `network`. What another request of the same model has made is taken over.
+    Inputs: `model`, which samples; `auxiliary`, where a correction moves away from it; and those of `scored_by`. What
+    another request of the same model has made is taken over.
     """
     count, size = int(job.count or 0), job.config.generation.shard_size
     taken, copied = _take_over(job, count, size)

@@ -1,7 +1,21 @@
-"""What stages write, and how it is read back: every file and column of theirs stands here.
+"""What stages write, and how it is read back.
 
-Images are Parquet rows of sample_id, generation, is_real, label and image; what is known of them stands in the same
-rows, or in a file of its own under the same sample_id.
+    real             images/SPLIT/part-*.parquet    ID, label, image
+    feature_network  network.safetensors            weights of the classifier; no file of a network that is ready made
+    labels           labels.parquet                 sample_id, label
+    train            model.safetensors              weights; losses.parquet: step, loss
+    extrapolate      model.safetensors              weights
+    probe            probe.safetensors              weights
+    score            SPLIT/shard-*.parquet          ID, KNOWN; latents/SPLIT/shard-*.parquet: sample_id, latent
+    generate         images/shard-*.parquet         ID, KNOWN, image; latents/shard-*.parquet: sample_id, latent
+    rescore          scores/shard-*.parquet         sample_id, confidence; latents/shard-*.parquet: sample_id, latent
+    select           kept.parquet                   sample_id, generation; score where the selector scores
+    centres          centres.parquet                label, centre
+    correct          images/part-*.parquet          ID, KNOWN without trajectory_variance, image
+    evaluate         metrics.json                   metrics by name, null where undefined
+
+SPLIT is train, held_out or fresh; ID is sample_id, generation, is_real; KNOWN is label, features, confidence,
+trajectory_variance, and denoising_error where the selector reads it. Types of columns: `common.samples`.
 """
 
 from __future__ import annotations
@@ -43,7 +57,7 @@ ROWS_PER_FILE = 4096
 
 # Folders and files of an artifact.
 IMAGES, SCORES, LATENTS = "images", "scores", "latents"
-KEPT = "kept.parquet"  # of `select`: sample_id, generation, score; the most preferred first
+KEPT = "kept.parquet"  # of `select`, the most preferred first; with a score only where the selector scores
 LABELS = "labels.parquet"  # of `labels`: sample_id, label
 CENTRES = "centres.parquet"  # of `centres`: label, centre
 LOSSES = "losses.parquet"  # of `train`: step, loss

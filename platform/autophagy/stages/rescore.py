@@ -74,8 +74,9 @@ class Rescore:
 def build(job: Job[Config]) -> Info:
     """Score candidates of a generation, each image once.
 
-    Inputs: as for `select`; `encoder` and `probe`, those of the generation of the last refit; and `rescore/j`, what
-    the generations since then have scored already, which is not scored again.
+    Inputs: `real`, `labels` (where others than the data's are told) and `samples/j`, as for `select`; `encoder` and
+    `probe`, those of the generation of the last refit; and `rescore/j`, what the generations since then have scored
+    already, which is not scored again.
     """
     scored = [a.read_table(SCORES, columns=[SAMPLE_ID]) for a in several(job.inputs, RESCORED)]
     done = [to_numpy(table, SAMPLE_ID) for table in scored]

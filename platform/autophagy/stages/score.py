@@ -58,7 +58,7 @@ class ScoreReal:
 
 
 def build(job: Job[Config]) -> Info:
-    """Score the real images. Inputs: those of a `Scorer`."""
+    """Score the real images, with the labels that are told. Inputs: those of `scored_by`."""
     size = job.config.shard_size
     shards = [
         {"split": split, "start": start, "count": min(size, count - start)}

@@ -42,7 +42,11 @@ def scoring(e: Experiment) -> dict[str, Any]:
 
 
 def scored_by(shared: Stages) -> Stages:
-    """The inputs that a scorer reads, from the stages that all generations share."""
+    """The inputs of every stage that scores or measures, from the stages that all generations share.
+
+    They are `real`; `network`, the feature network; `encoder`, the model of generation 0; `probe`, that of generation
+    0, where there are labels; and `labels`, where others than the data's are told.
+    """
     roles = {"real": "real", "network": "feature_network", "encoder": "train", "probe": "probe", "labels": "labels"}
     return {role: shared[name] for role, name in roles.items() if name in shared}
 
@@ -68,7 +72,10 @@ class Scores:
 
 
 class Scorer:
-    """Features of the feature network, and latents, confidence and error of the denoiser of generation 0."""
+    """Features of the feature network, and latents, confidence and error of the denoiser of generation 0.
+
+    Of its inputs, which are those of `scored_by`, it reads all but `labels`: labels come with the images.
+    """
 
     def __init__(self, config: Scoring, inputs: Inputs, use_gpu: bool) -> None:
         from autophagy.denoisers.latents import Encoder

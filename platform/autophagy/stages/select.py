@@ -61,8 +61,9 @@ def stage(e: Experiment, k: int, inputs: Mapping[str, Stage]) -> Stage:
 def build(job: Job[Config]) -> Info:
     """Choose the ids that generation k is trained on, in order of preference.
 
-    Inputs: `real`, `score` (real images) and `samples/j` of every generation whose samples may be candidates; and
-    `rescore/j`, if the probe was refitted, which together score every candidate once.
+    Inputs: `real`, `score` (real images) and `samples/j` of every generation whose samples may be candidates;
+    `rescore/j`, if the probe was refitted, which together score every candidate once; and `labels`, where others than
+    the data's are told: images of unseen classes are left out by them (those in `score` are the same).
     """
     config, selector = job.config, job.config.selection
     wanted = candidate_ids(config, job.inputs)

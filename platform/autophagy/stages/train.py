@@ -75,8 +75,7 @@ def stage(
     Args:
         e: The loop.
         k: The generation.
-        inputs: `real`; what generations >= 1 are trained on, see `payloads.training_set`; `init`, what they go on from;
-            and `labels`, where others than the data's are told.
+        inputs: As `build` has them.
         model: Another one than the loop's: what is to find the labels, and sees all images.
         auxiliary: The correction that this is the auxiliary model of.
     """
@@ -114,7 +113,12 @@ def _steps(training: Training, k: int, epochs: int) -> Steps:
 
 
 def build(job: Job[Config]) -> Info:
-    """Train a denoiser on images. Payload: the averaged weights, and the loss of every step."""
+    """Train a denoiser on images. Payload: the averaged weights, and the loss of every step.
+
+    Inputs: `real`; what generations >= 1 are trained on, either `select` and the `samples/j` it chose from, or
+    `training_set`, whose images are all trained on; `init`, the model to go on from, if any; and `labels`, where others
+    than the data's are told and the model is conditional.
+    """
     return _train_on_workers(job) if job.resources.num_workers else _train_in_process(job)
 
 

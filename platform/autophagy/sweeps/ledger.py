@@ -42,7 +42,7 @@ class Ledger:
 
         def of(loop: PlannedLoop) -> Outcome:
             if is_finished(loop.experiment, plans[loop.run], self.store):
-                last = read_records(loop.run, self.store)[loop.experiment.generations]
+                last = read_records(self.store, loop.run)[loop.experiment.generations]
                 return Outcome("done", last.generation, fid=last.metrics["fid"])
             before = self._before.get(loop.run, Outcome())
             return before if self._same_rules and before.state == "stopped" else Outcome("running", before.generation)

@@ -118,7 +118,7 @@ class Proposer(Searcher):
 
     def _read(self, loops: Sequence[PlannedLoop]) -> None:
         """Enter the curves of loops that are over."""
-        for loop, records in zip(loops, at_once(lambda x: read_records(x.run, self.ledger.store), loops), strict=True):
+        for loop, records in zip(loops, at_once(lambda x: read_records(self.ledger.store, x.run), loops), strict=True):
             last = self.ledger.outcomes[loop.run].generation
             self.ledger.curves[loop.run] = {r.generation: r.metrics for r in records if r.generation <= last}
 

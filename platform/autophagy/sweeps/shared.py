@@ -10,6 +10,7 @@ from autophagy.engine.cluster import most_waiting, num_cpus, waiting_room
 from autophagy.engine.stage import Stage, Stages
 from autophagy.store import StageStore
 from autophagy.sweeps.progress import SweepProgress
+from autophagy.sweeps.recorder import RECORDER_BYTES
 
 if TYPE_CHECKING:
     import ray
@@ -26,7 +27,7 @@ def num_concurrent(left: Sequence[PlannedLoop]) -> int:
 
     experiments = [loop.experiment for loop in left]
     if num_cpus() is None and not any(e.generation.num_actors for e in experiments):
-        return max(1, most_waiting())
+        return max(1, most_waiting(beside=RECORDER_BYTES))
     resources = ray.cluster_resources()
     fits = []
     for e in experiments:

@@ -76,14 +76,14 @@ def log_again(tracker: SweepTracker, loop: PlannedLoop, outcome: Outcome, store:
         pictures = [Path(folder, name) for name in (CURVES, SAMPLES) if done]
         for path in pictures:
             path.write_bytes(RunFolder(store, loop.run).read(path.name) or b"")
-        own.finish(read_records(loop.run, store)[: outcome.generation + 1], pictures, complete=done)
+        own.finish(read_records(store, loop.run)[: outcome.generation + 1], pictures, complete=done)
 
 
 def compare(ledger: Ledger, tracker: SweepTracker | None) -> pd.DataFrame:
     """Write the files that set the arms against each other, and close the sweep in MLflow; the frame of its loops."""
     sweep, store, planned = ledger.sweep, ledger.store, list(ledger.loops.values())
     curves: dict[str, list[list[GenerationRecord]]] = {}
-    for loop, records in zip(planned, at_once(lambda loop: read_records(loop.run, store), planned), strict=True):
+    for loop, records in zip(planned, at_once(lambda loop: read_records(store, loop.run), planned), strict=True):
         if records:
             curves.setdefault(loop.arm, []).append(records)
     frame = sweep_frame(store, sweep.name)

@@ -171,7 +171,7 @@ def write_sweep(name: str, values: dict) -> Path:
 def test_names_that_look_like_markup_are_printed_as_they_are(capsys, tiny_values, name: str):
     code, text = command(capsys, "plan", str(write_sweep(name, tiny_values)), "--store", f"store{name}")
     assert code == 0
-    assert f"2 {name} x 1 seeds, and {name} too" in text
+    assert f"2 {name} x 1 seed, and {name} too" in text
 
 
 @pytest.mark.parametrize("name", NAMES)

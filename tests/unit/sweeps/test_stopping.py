@@ -49,7 +49,7 @@ class TestWhyStop:
         assert why_stop(rule, 5, history(entropy=fall, confidence=fall)).startswith("early warning: ")
         assert why_stop(rule, 5, history(entropy=fall, confidence=fall[::-1])) is None
 
-    @pytest.mark.parametrize("rate", [0.05, 0.3])
+    @pytest.mark.parametrize("rate", [0.05, pytest.param(0.3, marks=pytest.mark.slow)])
     def test_false_alarms_are_as_rare_as_stated(self, rate):
         """2,000 loops without a trend, of 8 generations, entropy and confidence the same series: the worst case."""
         rng, rule, generations = np.random.default_rng(0), Stopping(false_alarm_rate=rate), 8
