@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SETTINGS = ["generations=2", "selection.strategy=random"]
-STAGES = ("real", "feature_network", "train", "probe", "score", "select", "generate", "evaluate")
+STAGES = ("real", "feature_network", "train", "probe", "score", "floor", "select", "generate", "evaluate")
 
 
 def main() -> None:
@@ -86,7 +86,7 @@ def plain_loop(recipe: str, settings: list[str]) -> dict[str, float]:
     from autophagy.denoisers.diffusion import Diffusion
     from autophagy.denoisers.guidance import guide
     from autophagy.denoisers.latents import Encoder
-    from autophagy.denoisers.noise import to_unit
+    from autophagy.denoisers.pixels import to_unit
     from autophagy.denoisers.precision import autocast
     from autophagy.denoisers.sampling import sample_images
     from autophagy.features.networks import CLASSIFIER_BATCH, CLASSIFIER_STEPS, Classifier
@@ -95,7 +95,7 @@ def plain_loop(recipe: str, settings: list[str]) -> dict[str, float]:
     from autophagy.recipes import load_experiment
     from autophagy.stages.probe import COMPARISON
 
-    e = load_experiment(recipe, settings)
+    e = load_experiment(recipe, settings).settled()
     cpu = torch.device("cpu")
     spent: dict[str, float] = {}
     rng = np.random.default_rng(e.seed)
@@ -112,7 +112,7 @@ def plain_loop(recipe: str, settings: list[str]) -> dict[str, float]:
         images, labels = real.image[parts.train], real.label[parts.train]
         held_out, held_out_labels = real.image[parts.held_out], real.label[parts.held_out]
     num_classes, channels = int(labels.max()) + 1, images.shape[3]
-    shape, diffusion = Shape(e.data.image_size, channels, num_classes), Diffusion(e.model)
+    shape, diffusion = Shape(e.data.image_size, channels, num_classes), Diffusion(e.model, cpu)
 
     with timed("feature_network"):
         classifier = Classifier(channels, num_classes)
@@ -178,9 +178,12 @@ def plain_loop(recipe: str, settings: list[str]) -> dict[str, float]:
         real_features, *_ = score(images, labels)
         reference, reference_confidence, _ = score(held_out, held_out_labels)
 
+    n = e.metrics.num_samples
+    with timed("floor"):
+        real_vs_real(real_features[:n], reference[:n], e.metrics.k, 0)
+
     pool, pool_labels, pool_features = [images], [labels], [real_features]
     chosen, origin = real_features, np.full(len(images), -1, np.int32)
-    n = e.metrics.num_samples
     for k in range(e.generations + 1):
         if k:
             with timed("select"):
@@ -198,7 +201,8 @@ def plain_loop(recipe: str, settings: list[str]) -> dict[str, float]:
                 slice(s, min(s + e.generation.shard_size, count)) for s in range(0, count, e.generation.shard_size)
             ]
             predict = guide(denoiser, e.generation.guidance_scale, None, 0.0)
-            sampled = [sample_images(denoiser, predict, e.generation, asked[s], list(range(count))[s]) for s in shards]
+            ids = np.arange(count)
+            sampled = [sample_images(denoiser, predict, e.generation, asked[s], ids[s], k) for s in shards]
             made = np.concatenate([images for images, _ in sampled])
             features, confidence, h = score(made, asked)
         with timed("evaluate"):
@@ -223,7 +227,6 @@ def plain_loop(recipe: str, settings: list[str]) -> dict[str, float]:
                     k=e.metrics.k,
                 )
             )
-            real_vs_real(real_features[:n], reference[:n], e.metrics.k, 0)
         pool, pool_labels, pool_features = [*pool, made], [*pool_labels, asked], [*pool_features, features]
     return spent
 

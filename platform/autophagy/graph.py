@@ -14,6 +14,7 @@ from autophagy.stages import (
     evaluate,
     extrapolate,
     feature_network,
+    floor,
     generate,
     labels,
     probe,
@@ -29,6 +30,7 @@ from autophagy.stages.scorer import scored_by
 
 def plan_loop(e: Experiment) -> list[Stages]:
     """Every stage of a loop, by generation. Nothing is computed, and no artifact is read."""
+    e = e.settled()
     shared = plan_shared(e)
     model, refit = shared["train"], Refit()
     made: list[Stage] = []  # samples by generation
@@ -44,7 +46,7 @@ def plan_loop(e: Experiment) -> list[Stages]:
         away = {"auxiliary": stages["auxiliary"]} if "auxiliary" in stages and "extrapolate" not in stages else {}
         stages["generate"] = generate.stage(e, k, inputs | away)
         made.append(stages["generate"])
-        measured = {"score": shared["score"], "generated": made[k], "first": made[0]}
+        measured = pick(shared, "score", "floor") | {"generated": made[k], "first": made[0]}
         chosen = {"select": stages["select"]} | trained_on(e, k, stages, made) if k > 0 else {}
         stages["evaluate"] = evaluate.stage(e, k, scored_by(shared) | measured | chosen)
         plan.append(stages)
@@ -68,6 +70,7 @@ def plan_shared(e: Experiment) -> Stages:
     if e.labelled:
         shared["probe"] = probe.stage(e, 0, pick(shared, "real", "labels") | {"encoder": shared["train"]})
     shared["score"] = score.stage(e, shared)
+    shared["floor"] = floor.stage(e, pick(shared, "real", "score"))
     if isinstance(e.correction, SelfCorrection):
         shared["centres"] = centres.stage(e, pick(shared, "real", "labels"), e.correction)
     return shared

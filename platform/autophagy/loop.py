@@ -100,7 +100,7 @@ def run_info(experiment: Experiment, real: Artifact) -> RunInfo:
     return RunInfo(
         name=experiment.name,
         digest=experiment.digest,
-        params=flatten(experiment.model_dump(mode="json")),
+        params=flatten(experiment.settled().model_dump(mode="json")),
         tags={SEED: str(experiment.seed), **code_tags()},
         dataset={
             "source": experiment.data.source,

@@ -14,7 +14,6 @@ from mlp_denoiser import Mlp
 
 from autophagy.denoisers import MODELS, OUTSIDE, UNet, make_model
 from autophagy.denoisers.base import Denoiser, Model, Shape
-from autophagy.denoisers.diffusion import Diffusion
 from autophagy.denoisers.weights import new_denoiser, trained_denoiser
 
 DENOISERS: list[Model] = [
@@ -52,7 +51,7 @@ def inputs(denoiser: Denoiser, count: int = 5) -> tuple[torch.Tensor, torch.Tens
     generator = torch.Generator().manual_seed(0)
     size, channels = denoiser.shape.image_size, denoiser.shape.channels
     x = torch.randn((count, channels, size, size), generator=generator)
-    t = Diffusion(denoiser.model).draw(count, generator)
+    t = torch.randint(denoiser.model.num_train_timesteps, (count,), generator=generator)
     condition = None if denoiser.null is None else torch.arange(count) % (denoiser.null + 1)
     return x, t, condition
 

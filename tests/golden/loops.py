@@ -92,6 +92,7 @@ FIELDS: dict[str, Sequence[str]] = {
     "generation.num_inference_steps": ["4"],
     "generation.guidance_scale": ["0.0", "1.0", "2.5"],
     "generation.shard_size": ["16"],
+    "generation.class_shares": ["balanced"],
     "generation.precision": ["auto", "bfloat16"],
     "metrics.num_samples": ["100"],
     "metrics.k": ["3"],

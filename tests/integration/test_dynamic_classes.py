@@ -47,11 +47,23 @@ def labels_of(inputs: Inputs, ids: np.ndarray) -> np.ndarray:
     return read_images(inputs, ids)[1]
 
 
-def test_samples_are_asked_for_of_the_classes_there_are_in_turns(dynamic, shared_store):
+def test_samples_are_asked_for_of_the_classes_there_are_in_the_shares_of_the_real_set(dynamic, shared_store):
     plan, _ = dynamic
+    inputs = inputs_of(plan[0]["score"], shared_store)
+    counts = np.bincount(labels_of(inputs, real_ids(inputs, "train")), minlength=10)
+    assert len(set(counts.tolist())) > 3
     for active, stages in zip(ACTIVE, plan, strict=True):
         table = stages["generate"].ensure(shared_store).read_table("images").sort_by(SAMPLE_ID)
-        assert to_numpy(table, LABEL).tolist() == [active[i % len(active)] for i in range(BUDGET)]
+        asked = np.bincount(to_numpy(table, LABEL), minlength=10)
+        shares = np.where(np.isin(np.arange(10), active), counts, 0) / counts[active].sum()
+        assert np.abs(asked - BUDGET * shares).max() <= 1
+        assert asked.sum() == BUDGET
+
+
+def test_balanced_samples_take_turns(tiny, shared_store):
+    settings = (*SETTINGS[1:3], "generations=0", "generation.class_shares=balanced", "name=balanced")
+    table = plan_loop(tiny(*settings))[0]["generate"].ensure(shared_store).read_table("images").sort_by(SAMPLE_ID)
+    assert to_numpy(table, LABEL).tolist() == [ACTIVE[0][i % 8] for i in range(BUDGET)]
 
 
 def test_a_real_image_is_no_candidate_before_its_class_appears_and_stays_one_after_it_vanished(dynamic, shared_store):

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from autophagy.common.samples import CONFIDENCE, FEATURES, IMAGE, LABEL, LATENT, SAMPLE_ID, sample_ids
+from autophagy.data.shares import classes_in_turn
 from autophagy.data.tables import to_numpy
 from autophagy.graph import plan_loop
 from autophagy.loop import run_loop
@@ -50,7 +51,9 @@ def test_ids_and_labels_of_the_samples(tiny, store):
     artifact = generate(tiny(), store)
     table = artifact.read_table("images").sort_by(SAMPLE_ID)
     assert to_numpy(table, SAMPLE_ID).tolist() == sample_ids(0, 0, 64).tolist()
-    assert to_numpy(table, LABEL).tolist() == [i % 10 for i in range(64)]
+    real = plan_loop(tiny())[0]["real"].ensure(store).read_table("images/train", columns=[LABEL])
+    shares = np.bincount(to_numpy(real, LABEL), minlength=10)
+    assert to_numpy(table, LABEL).tolist() == classes_in_turn(shares, 0, 64).tolist()
     assert to_numpy(table, IMAGE).shape == (64, 8, 8, 1)
     images = rows(artifact)[IMAGE]
     assert len(set(images)) == len(images)

@@ -83,13 +83,13 @@ def test_going_on_for_more_generations_keeps_the_first(tiny, store):
 @pytest.mark.parametrize(
     ("setting", "expected"),
     [
-        ("metrics.k=3", {"evaluate": 3}),
+        ("metrics.k=3", {"floor": 1, "evaluate": 3}),
         ("selection.strategy=lsf", {"select": 2, "train": 2, "generate": 2, "evaluate": 2}),
         ("scenario.kind=replace", {"select": 2, "train": 2, "generate": 2, "evaluate": 2}),
         ("training.epochs=2", {"train": 2, "generate": 2, "evaluate": 2, "select": 1}),
         (
             "training.learning_rate=0.002",
-            {"train": 3, "probe": 1, "score": 1, "generate": 3, "evaluate": 3, "select": 2},
+            {"train": 3, "probe": 1, "score": 1, "floor": 1, "generate": 3, "evaluate": 3, "select": 2},
         ),
         ("generation.num_actors=1", {}),
         ("training.checkpoint_every=7", {}),

@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 
+from autophagy.common.samples import sample_ids
 from autophagy.denoisers import UNet
 from autophagy.denoisers.base import Shape
 from autophagy.denoisers.learner import Checkpointing, Learner, Settings, sealed, train_steps, unsealed
@@ -42,7 +43,7 @@ def run_steps(checkpointing: Checkpointing, weights_seed: int = 0) -> bytes:
     """All the state there is after training on 50 random images, losses included."""
     images = np.random.default_rng(7).integers(256, size=(50, 8, 8, 1), dtype=np.uint8)
     learner = Learner(new_denoiser(MODEL, Shape(8, 1, 10), weights_seed), SETTINGS)
-    losses = train_steps(learner, images, np.arange(50) % 10, SETTINGS, checkpointing)
+    losses = train_steps(learner, images, np.arange(50) % 10, sample_ids(0, 0, 50), SETTINGS, checkpointing)
     assert (losses.dtype, losses.shape) == (np.float32, (SETTINGS.num_steps,))
     assert learner.step == SETTINGS.num_steps
     return learner.state(torch.from_numpy(losses))

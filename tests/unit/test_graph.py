@@ -19,7 +19,7 @@ from autophagy.recipes.loops import variant
 from autophagy.stages.scorer import scored_by
 
 BASE = variant(load_recipe("lsf_digits"), "base", "generations=2")
-SHARED = ["real", "feature_network", "train", "probe", "score"]
+SHARED = ["real", "feature_network", "train", "probe", "score", "floor"]
 
 Keys = dict[tuple[int, str], str]
 
@@ -87,7 +87,9 @@ def test_every_stage_has_a_key_of_its_own():
     ],
 )
 def test_where_and_how_to_compute_changes_no_key(setting):
-    assert changed(setting) == set()
+    """In a precision that is given: `auto` is another one on GPUs."""
+    base = variant(BASE, "exact", "training.precision=float32", "generation.precision=float32")
+    assert changed(setting, base=base) == set()
 
 
 @pytest.mark.parametrize("setting", ["seed=1", "data.num_real=600", "data.image_size=16"])
@@ -120,7 +122,7 @@ def test_a_learning_rate_changes_training_and_what_follows():
 
 
 def test_a_metric_changes_evaluation_only():
-    assert changed("metrics.k=4") == {(k, "evaluate") for k in range(3)}
+    assert changed("metrics.k=4") == {(0, "floor"), *((k, "evaluate") for k in range(3))}
 
 
 def test_another_sampler_keeps_the_first_model():

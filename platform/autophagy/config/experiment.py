@@ -84,10 +84,15 @@ class Experiment(Section):
         """Fresh images that the split must set aside; with `data.num_real` given all others are fresh anyway."""
         return 0 if self.data.num_real else self.num_fresh
 
+    def settled(self) -> Experiment:
+        """The same loop with what `auto` stands for."""
+        sections = {"training": self.training.settled(), "generation": self.generation.settled()}
+        return self.model_copy(update=sections)
+
     @property
     def digest(self) -> str:
         """Name of everything that changes this loop's numbers: going on for more generations does not."""
-        keyed = self.keyed() | {"num_set_aside": self.num_set_aside}
+        keyed = self.settled().keyed() | {"num_set_aside": self.num_set_aside}
         del keyed["generations"]
         return digest(keyed)
 

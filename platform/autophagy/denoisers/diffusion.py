@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,40 +14,29 @@ if TYPE_CHECKING:
 class Diffusion:
     """That of DDPM (arXiv 2006.11239): timesteps 0 .. num_train_timesteps - 1, and the noise is predicted.
 
-    Another diffusion is another class with these methods.
+    x_t = signal[t] x_0 + sigma[t] noise. Another diffusion is another class with these methods.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, device: torch.device) -> None:
         from diffusers import DDPMScheduler
 
-        self.num_train_timesteps, self.beta_schedule = model.num_train_timesteps, model.beta_schedule
-        self._forward = DDPMScheduler(**self._levels)
+        self.num_train_timesteps = model.num_train_timesteps
+        levels = DDPMScheduler(num_train_timesteps=model.num_train_timesteps, beta_schedule=model.beta_schedule)
+        kept = levels.alphas_cumprod.to(device)
+        self.signal, self.sigma = kept.sqrt(), (1 - kept).sqrt()  # float32 [T]
 
-    @property
-    def _levels(self) -> dict[str, Any]:
-        return {"num_train_timesteps": self.num_train_timesteps, "beta_schedule": self.beta_schedule}
-
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Timesteps to train on, int64 [count], on the CPU: all alike."""
-        return torch.randint(self.num_train_timesteps, (count,), generator=generator)
+    def timesteps(self, uniform: Tensor) -> Tensor:
+        """Timesteps to train on, int64 [B], from uniform numbers in (0, 1): all are alike."""
+        return uniform.mul(self.num_train_timesteps).long()
 
     def noised(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Images x0 [B, C, H, W] at timesteps t [B]: a draw of q(x_t | x_0)."""
-        return self._forward.add_noise(x0, noise, t)
+        return self.signal[t, None, None, None] * x0 + self.sigma[t, None, None, None] * noise
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """What is to be predicted of them, [B, C, H, W]."""
         return noise
 
-    def sampler(self, kind: str, num_steps: int) -> Any:
-        """The way back in `num_steps` steps: a scheduler of diffusers, whose steps give the predicted x_0 too.
-
-        Args:
-            kind: `ddim` (2010.02502), or `ddpm`, which draws noise on the way.
-            num_steps: At most `num_train_timesteps`.
-        """
-        from diffusers import DDIMScheduler, DDPMScheduler
-
-        scheduler = (DDIMScheduler if kind == "ddim" else DDPMScheduler)(**self._levels)
-        scheduler.set_timesteps(num_steps)
-        return scheduler
+    def denoised(self, x: Tensor, predicted: Tensor, t: int) -> Tensor:
+        """The prediction of x_0 [B, C, H, W] that a prediction for x at one timestep means, within [-1, 1]."""
+        return ((x - self.sigma[t] * predicted) / self.signal[t]).clamp(-1, 1)

@@ -11,25 +11,35 @@ from autophagy.denoisers.base import Denoiser
 
 # Predictions [B, C, H, W] for noisy images [B, C, H, W] at timesteps [B] under conditions [B].
 Predict = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+# One's own prediction, and that which it is moved away from.
+Pair = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
-def guided(own: Predict, reference: Predict, mix: Callable[[Tensor, Tensor], Tensor]) -> Predict:
-    """What `mix` makes of one's own prediction and that of the reference."""
-    return lambda x, t, condition: mix(own(x, t, condition), reference(x, t, condition))
+def guided(both: Pair, scale: float) -> Predict:
+    """The reference, and `scale` times the way from it to one's own prediction: a scale of 1 changes nothing."""
+
+    def predict(x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+        own, reference = both(x, t, condition)
+        return reference + scale * (own - reference)
+
+    return predict
 
 
-def classifier_free(own: Predict, null: int, scale: float) -> Predict:
-    """Away from the prediction under the null condition (arXiv 2207.12598): a scale of 1 changes nothing."""
+def classifier_free(predict: Predict, null: int, scale: float) -> Predict:
+    """Away from the prediction under the null condition (arXiv 2207.12598); both in one batch."""
 
-    def free(x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
-        return own(x, t, torch.full_like(t, null))
+    def both(x: Tensor, t: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        own = torch.full_like(t, null) if condition is None else condition
+        conditions = torch.cat([own, torch.full_like(own, null)])
+        conditional, unconditional = predict(torch.cat([x, x]), torch.cat([t, t]), conditions).chunk(2)
+        return conditional, unconditional
 
-    return guided(own, free, lambda conditional, unconditional: unconditional + scale * (conditional - unconditional))
+    return guided(both, scale)
 
 
-def extrapolated(own: Predict, auxiliary: Predict, weight: float) -> Predict:
+def extrapolated(predict: Predict, auxiliary: Predict, weight: float) -> Predict:
     """Away from the prediction of an auxiliary denoiser, `(1 + w) own - w auxiliary` (SIMS, arXiv 2408.16333)."""
-    return guided(own, auxiliary, lambda eps, eps_auxiliary: (1 + weight) * eps - weight * eps_auxiliary)
+    return guided(lambda x, t, condition: (predict(x, t, condition), auxiliary(x, t, condition)), 1 + weight)
 
 
 def guide(denoiser: Denoiser, scale: float | None, auxiliary: Denoiser | None, weight: float) -> Predict:

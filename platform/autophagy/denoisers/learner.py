@@ -13,39 +13,15 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from autophagy.common.seeds import seed_for
 from autophagy.denoisers.base import Denoiser
+from autophagy.denoisers.batches import Batches, Draws
 from autophagy.denoisers.diffusion import Diffusion
-from autophagy.denoisers.noise import to_unit
+from autophagy.denoisers.pixels import to_unit
 from autophagy.denoisers.precision import autocast
 
 _SEAL = 16  # bytes
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Batches:
-    """Which images make up each global batch: positions in an endless row of seeded permutations.
-
-    Depends on the seed alone, not on the number of workers; a batch may reach from one epoch into the next.
-    """
-
-    num_images: int
-    batch_size: int
-    seed: int
-
-    def __getitem__(self, step: int) -> np.ndarray:
-        """Rows of the training set in the batch of a step, int64 [batch_size]."""
-        first = step * self.batch_size
-        positions = np.arange(first, first + self.batch_size)
-        epochs = positions // self.num_images
-        rows = np.empty_like(positions)
-        for epoch in np.unique(epochs):
-            rng = np.random.default_rng(seed_for(self.seed, "epoch", int(epoch)))
-            inside = epochs == epoch
-            rows[inside] = rng.permutation(self.num_images)[positions[inside] % self.num_images]
-        return rows
 
 
 @dataclass(frozen=True)
@@ -98,21 +74,24 @@ class Learner:
     def __init__(self, denoiser: Denoiser, settings: Settings) -> None:
         self.denoiser, self.network = denoiser, denoiser.network
         self.average = copy.deepcopy(self.network).requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=settings.learning_rate, weight_decay=0.0)
+        self.learning: list[Tensor] = list(self.network.parameters())
+        self.averaged: list[Tensor] = list(self.average.parameters())
+        rate = settings.learning_rate
+        self.optimizer = torch.optim.AdamW(self.learning, lr=rate, weight_decay=0.0, fused=True)
         self.decay = settings.ema_decay
         self.step = 0
         self.losses: list[Tensor] = []  # this worker's part of the mean loss of each step
 
-    def update(self, network: nn.Module, loss: Tensor) -> None:
-        """One optimisation step; `network` is the learner's, or that in its distributed wrapping."""
+    def update(self, loss: Tensor) -> None:
+        """One optimisation step."""
         self.optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(self.learning, 1.0)
         self.optimizer.step()
         self.step += 1
         # The average follows closely at first, so that a short fine-tuning is not lost in it.
         decay = min(self.decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
+        torch._foreach_lerp_(self.averaged, self.learning, 1 - decay)
         self.losses.append(loss.detach())
 
     def weights(self) -> bytes:
@@ -147,19 +126,20 @@ def train_steps(
     learner: Learner,
     images: np.ndarray,
     labels: np.ndarray,
+    ids: np.ndarray,
     settings: Settings,
     checkpointing: Checkpointing,
     worker: Worker | None = None,
 ) -> np.ndarray:
     """Train to predict what the diffusion trains for (DDPM, eq. 14).
 
-    Noise, timesteps and dropped conditions are drawn for the global batch from (seed, step), of which a worker takes
-    its slice: any number of workers computes the same loss.
+    What chance decides hangs on the image and the epoch, see `Draws`: any number of workers computes the same loss.
 
     Args:
         learner: What learns, on its device.
         images: uint8 [n, H, W, C], the whole training set.
         labels: int64 [n].
+        ids: int64 [n], sample ids.
         settings: How.
         checkpointing: Where to go on, and where the state is kept.
         worker: Which of several processes this is; None: the only one.
@@ -169,31 +149,27 @@ def train_steps(
     """
     worker = worker or Worker()
     denoiser, size = learner.denoiser, settings.global_batch_size
-    device, null, diffusion = denoiser.device, denoiser.null, Diffusion(denoiser.model)
-    x, y = torch.from_numpy(images), torch.from_numpy(labels)
+    model, null, device = denoiser.model, denoiser.null, denoiser.device
+    x, y, whose = torch.from_numpy(images), torch.from_numpy(labels).to(device), torch.from_numpy(ids).to(device)
     if x.nbytes <= settings.resident_bytes:
         x = x.to(device)
-    batches, mine = Batches(len(x), size, settings.seed), worker.share(size)
+    diffusion, batches = Diffusion(model, device), Batches(len(x), size, settings.seed)
     shape = (x.shape[3], x.shape[1], x.shape[2])
+    draws = Draws(batches, whose, diffusion, shape, settings.condition_dropout, settings.seed)
     network = worker.wrap(learner.network)
     saved = unsealed(checkpointing.load() or b"")
     done = learner.restore(saved) if saved else torch.zeros(0)
 
     learner.network.train()
-    while learner.step < settings.num_steps:
-        rows = torch.from_numpy(batches[learner.step][mine])
-        generator = torch.Generator().manual_seed(seed_for(settings.seed, "step", learner.step))
-        t = diffusion.draw(size, generator)[mine].to(device)
-        dropped = torch.rand(size, generator=generator)[mine] < settings.condition_dropout
-        noise = torch.randn((size, *shape), generator=generator)[mine].to(device)
-        x0 = to_unit(x[rows.to(x.device)].to(device))
-        condition = None if null is None else torch.where(dropped, null, y[rows]).to(device)
-
+    for drawn in draws(learner.step, settings.num_steps, worker.share(size)):
+        rows, t, noise = drawn.rows, drawn.t, drawn.noise
+        x0 = to_unit(x[rows.to(x.device)].to(device, non_blocking=True))
+        condition = None if null is None else torch.where(drawn.dropped, null, y[rows])
         with autocast(settings.precision, device):
-            predicted = denoiser.model.predict(network, diffusion.noised(x0, noise, t), t, condition)
+            predicted = model.predict(network, diffusion.noised(x0, noise, t), t, condition)
         # DDP averages over workers: scaled so that the average is the mean over the global batch, even slices or not.
         share = len(rows) * worker.world_size / size
-        learner.update(network, nn.functional.mse_loss(predicted.float(), diffusion.target(x0, noise, t)) * share)
+        learner.update(nn.functional.mse_loss(predicted.float(), diffusion.target(x0, noise, t)) * share)
 
         if learner.step % settings.checkpoint_every == 0 and learner.step < settings.num_steps:
             done = torch.cat([done, worker.mean(learner.losses)])

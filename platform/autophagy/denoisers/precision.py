@@ -1,23 +1,20 @@
-"""bfloat16 where the hardware has it."""
+"""The precision that denoisers compute in."""
 
 from __future__ import annotations
 
 import torch
 
-
-def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """The autocast type: bfloat16 where asked for, or by `auto` where the hardware multiplies it natively."""
-    if precision == "auto":
-        if device.type == "cuda":
-            native = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            capabilities = torch.cpu.get_capabilities()
-            native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-        return torch.bfloat16 if native else torch.float32
-    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+from autophagy.common.errors import UserError
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """A context in which the denoiser computes in the resolved precision; weights stay float32."""
-    dtype = resolve_precision(precision, device)
-    return torch.autocast(device.type, torch.bfloat16, enabled=dtype is torch.bfloat16)
+    """A context in which a denoiser computes in `float32` or `bfloat16`; weights stay float32.
+
+    Raises:
+        UserError: bfloat16 on a GPU that has none. A CPU without it computes the same, slowly.
+    """
+    wanted = precision == "bfloat16"
+    if wanted and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        name = torch.cuda.get_device_name(device)
+        raise UserError(f"precision = bfloat16: the GPU of this node, {name}, has none; set it to float32")
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)

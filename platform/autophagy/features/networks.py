@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from autophagy.common.errors import UserError
 from autophagy.common.seeds import rng_for, seed_for
-from autophagy.denoisers.noise import to_unit
+from autophagy.denoisers.pixels import to_unit
 from autophagy.features.config import check_available
 
 CLASSIFIER_STEPS = 800

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from torch import Tensor
 
-from autophagy.metrics.neighbours import nearest_distances
+from autophagy.metrics.neighbours import nearest
 from autophagy.metrics.rows import Rows, as_rows, distinct_rows
 
 _RADIUS_FLOOR = 1e-10  # a fixed floor, so that two sets with as many duplicates pay the same
 
 
-def knn_entropy(x: Rows, k: int = 1) -> float:
+def knn_entropy(x: Rows, k: int = 1, near: Tensor | None = None) -> float:
     """Kozachenko-Leonenko estimate of the differential entropy, in nats.
 
     `psi(n) - psi(k) + log c_D + (D / n) sum_i log r_k(i)`, with `c_D` the volume of the unit ball and
@@ -23,6 +24,7 @@ def knn_entropy(x: Rows, k: int = 1) -> float:
     Args:
         x: [n, D].
         k: Which neighbour.
+        near: Distances from each row to its k or more nearest others, where they are known.
 
     Raises:
         TooFewRows: if n < `k + 1`.
@@ -31,7 +33,8 @@ def knn_entropy(x: Rows, k: int = 1) -> float:
 
     rows = as_rows(x)
     n, width = rows.shape
-    radius = np.maximum(nearest_distances(rows, k=k)[:, -1], _RADIUS_FLOOR)
+    near = nearest(rows, k=k) if near is None else near
+    radius = np.maximum(near[:, k - 1].cpu().numpy(), _RADIUS_FLOOR)
     log_ball = width / 2 * math.log(math.pi) - math.lgamma(width / 2 + 1)
     return float(digamma(n) - digamma(k) + log_ball + width * np.log(radius).mean())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from autophagy.metrics.neighbours import ball_blocks, nearest
 from autophagy.metrics.rows import Rows, two_sets
@@ -19,7 +20,7 @@ class Manifold(NamedTuple):
     coverage: float
 
 
-def manifold_scores(real: Rows, synthetic: Rows, k: int = 5) -> Manifold:
+def manifold_scores(real: Rows, synthetic: Rows, k: int = 5, near: Tensor | None = None) -> Manifold:
     """`precision_recall` and `density_coverage` together, at the price of one.
 
     Args:
@@ -27,13 +28,14 @@ def manifold_scores(real: Rows, synthetic: Rows, k: int = 5) -> Manifold:
         synthetic: [m, D].
         k: The ball around a row reaches its k-th nearest other row of the same set. Balls are closed: a set
             of copies, whose balls have radius 0, still covers itself.
+        near: Distances from synthetic rows to their k or more nearest others, where they are known.
 
     Raises:
         TooFewRows: if a set has fewer than `k + 1` rows.
     """
     real, synthetic = two_sets(real, synthetic)
     radius_real = nearest(real, k=k)[:, -1]
-    radius_synthetic = nearest(synthetic, k=k)[:, -1]
+    radius_synthetic = (nearest(synthetic, k=k) if near is None else near)[:, k - 1]
     # Real balls that contain each synthetic row.
     num_balls = torch.zeros(len(synthetic), dtype=torch.int64, device=synthetic.device)
     recalled = covered = 0

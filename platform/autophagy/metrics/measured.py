@@ -6,15 +6,19 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import overload
 
 import numpy as np
+from torch import Tensor
 
 from autophagy.common.samples import UNLABELLED
+from autophagy.common.seeds import rng_for
 from autophagy.metrics.distribution import class_histogram_distance, frechet_distance, kernel_distance
 from autophagy.metrics.entropy import duplicate_share, knn_entropy
 from autophagy.metrics.manifold import manifold_scores
 from autophagy.metrics.memorization import generalization_score, memorization_ratio
+from autophagy.metrics.neighbours import nearest
 from autophagy.metrics.provenance import mean_age, origin_shares, real_share
 from autophagy.metrics.registry import METRICS, OTHERS
 from autophagy.metrics.rows import Rows, TooFewRows
@@ -48,8 +52,22 @@ class Measured:
     num_candidates: int = 0  # 0 where nothing was selected: generation 0
     num_kept: int = 0
     new_classes: Sequence[int] = ()  # those that appear after generation 0
+    budget: int | None = None  # most rows of `training` whose entropy is taken
     k: int = 5  # neighbours of precision, recall, density, coverage
     seed: int = 0  # of the random subsets; the same for all generations makes them comparable
+
+    # Each pair of sets is searched once, for all that is told from it.
+
+    @cached_property
+    def among_synthetic(self) -> Tensor:
+        """Distances from each synthetic row to its nearest others, k of them if there are, float64 [n, <= k]."""
+        return nearest(self.synthetic, k=max(1, min(self.k, len(self.synthetic) - 1)))
+
+    @cached_property
+    def to_training(self) -> Tensor:
+        """Distances from each synthetic row to its nearest training rows, two if there are, float64 [n, <= 2]."""
+        training = _given(self.training)
+        return nearest(self.synthetic, training, k=min(2, len(training)))
 
 
 def measure(m: Measured) -> dict[str, float]:
@@ -101,18 +119,23 @@ def _kernel(m: Measured) -> dict[str, float]:
 
 
 def _manifold(m: Measured) -> dict[str, float]:
-    return manifold_scores(m.reference, m.synthetic, m.k)._asdict()
+    near = m.among_synthetic if len(m.synthetic) > m.k else None
+    return manifold_scores(m.reference, m.synthetic, m.k, near)._asdict()
 
 
 def _spread_of_training(m: Measured) -> dict[str, float]:
-    return {"entropy": knn_entropy(_given(m.training))}
+    training = _given(m.training)
+    if m.budget and len(training) > m.budget:
+        # Nearest-neighbour entropy depends on the number of points: always that of a budget's worth.
+        training = training[rng_for(m.seed, "entropy-rows").permutation(len(training))[: m.budget]]
+    return {"entropy": knn_entropy(training)}
 
 
 def _spread_of_synthetic(m: Measured) -> dict[str, float]:
     return {
         "duplicate_share": duplicate_share(m.synthetic),
         "feature_variance": total_variance(m.synthetic),
-        "entropy_synthetic": knn_entropy(m.synthetic),
+        "entropy_synthetic": knn_entropy(m.synthetic, near=m.among_synthetic),
     }
 
 
@@ -127,13 +150,15 @@ def _shape_of_synthetic(m: Measured) -> dict[str, float]:
 
 def _generalization(m: Measured) -> dict[str, float]:
     return {
-        "generalization_score": generalization_score(m.synthetic, _given(m.training)),
+        "generalization_score": generalization_score(m.synthetic, _given(m.training), m.to_training),
         "real_baseline": generalization_score(m.reference, _given(m.training)),
     }
 
 
 def _memorization(m: Measured) -> dict[str, float]:
-    return {"memorization_ratio": memorization_ratio(m.synthetic, _given(m.training))}
+    training = _given(m.training)
+    near = m.to_training if len(training) > 1 else None
+    return {"memorization_ratio": memorization_ratio(m.synthetic, training, near=near)}
 
 
 def _ole(m: Measured) -> dict[str, float]:

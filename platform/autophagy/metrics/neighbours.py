@@ -19,6 +19,7 @@ from autophagy.metrics.rows import Rows, TooFewRows, as_rows, two_sets
 
 _BLOCK_ELEMENTS = 1 << 22  # numbers held at a time: 32 MiB in float64
 _SPARE = 8  # pairs of each row computed exactly beyond the k that are asked for
+_CHUNK = 64  # numbers of which the least is found first
 
 
 def nearest_distances(x: Rows, y: Rows | None = None, k: int = 1) -> np.ndarray:
@@ -71,15 +72,15 @@ def ball_blocks(x: Tensor, y: Tensor, radius_x: Tensor, radius_y: Tensor) -> Ite
         For the next rows of `x`: bool [rows, m], `y_j` is in the ball of `x_i`; bool [rows, m], `x_i` is in the
         ball of `y_j`.
     """
-    bounds = _LowerBounds(x, y, torch.float64)
-    squared_x, squared_y = bounds.squared(radius_x), bounds.squared(radius_y)
+    dtype = torch.float32 if _float32_is_exact_enough(x) else torch.float64
+    bounds = _LowerBounds(x, y, dtype)
+    (least_x, most_x), (least_y, most_y) = (bounds.around(bounds.squared(radius)) for radius in (radius_x, radius_y))
     size = max(1, _BLOCK_ELEMENTS // len(y))
     for rows in torch.arange(len(x), device=x.device).split(size):
         lower = bounds.block(rows)
-        of_x, of_y = squared_x[rows, None], squared_y
-        in_x, in_y = lower <= of_x, lower <= of_y
+        in_x, in_y = lower <= most_x[rows, None], lower <= most_y
         lower += bounds.margin(rows)  # an upper bound now
-        close = (in_x & (lower >= of_x)) | (in_y & (lower >= of_y))
+        close = (in_x & (lower >= least_x[rows, None])) | (in_y & (lower >= least_y))
         i, j = close.nonzero(as_tuple=True)
         exact = _pair_distances(x, rows[i], y, j)
         in_x[i, j] = exact <= radius_x[rows[i]]
@@ -121,7 +122,12 @@ class _LowerBounds:
 
     def margin(self, rows: Tensor) -> Tensor:
         """What to add to make them upper bounds, [rows, 1]."""
-        return 2 * (self._error_x[rows] + self._error_y.max())
+        return (2 * (self._error_x[rows] + self._error_y.max())).to(self._x.dtype)
+
+    def around(self, squared: Tensor) -> tuple[Tensor, Tensor]:
+        """The numbers below and above, in the type of the bounds."""
+        near, far = squared.to(self._x.dtype), squared.new_tensor(math.inf, dtype=self._x.dtype)
+        return near.nextafter(-far), near.nextafter(far)
 
     def squared(self, distance: Tensor) -> Tensor:
         """Squares of distances, in the units of the bounds."""
@@ -148,7 +154,7 @@ def _search(x: Tensor, y: Tensor, among_itself: bool, rows: Tensor, found: Tenso
         lower = bounds.block(block)
         if among_itself:
             lower[torch.arange(len(block), device=block.device), block] = math.inf
-        least, index = lower.topk(num, largest=False)
+        least, index = _least(lower, num)
         exact = _distances(x[block, None], y[index])[:, 0]
         found[block] = exact.masked_fill_(least.isinf(), math.inf).topk(k, largest=False).values
         limit = bounds.squared(found[block, -1])
@@ -161,6 +167,23 @@ def _search(x: Tensor, y: Tensor, among_itself: bool, rows: Tensor, found: Tenso
         else:
             unproven.append(block[open_rows])
     return torch.cat(unproven) if unproven else rows[:0]
+
+
+def _least(values: Tensor, num: int) -> tuple[Tensor, Tensor]:
+    """The `num` least numbers of each row, ascending, and where they stand, [n, num] each.
+
+    They lie in the chunks with the `num` least minima: only these are sorted.
+    """
+    width = values.shape[1] // _CHUNK * _CHUNK
+    if width < 2 * num * _CHUNK:
+        return values.topk(num, largest=False)
+    chunks = values[:, :width].unflatten(1, (-1, _CHUNK)).amin(dim=2).topk(num, largest=False, sorted=False).indices
+    inside = torch.arange(_CHUNK, device=values.device)
+    index = (chunks[:, :, None] * _CHUNK + inside).flatten(1)
+    rest = torch.arange(width, values.shape[1], device=values.device).expand(len(values), -1)
+    index = torch.cat([index, rest], dim=1)
+    least, place = values.gather(1, index).topk(num, largest=False)
+    return least, index.gather(1, place)
 
 
 def _pair_distances(x: Tensor, i: Tensor, y: Tensor, j: Tensor) -> Tensor:

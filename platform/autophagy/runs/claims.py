@@ -56,7 +56,7 @@ def claim_run(experiment: Experiment, store: StageStore, generations: Sequence[S
         UserError: the folder is another experiment's, perhaps since this very moment.
     """
     folder = RunFolder(store, experiment.name)
-    values = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
+    values = yaml.safe_dump(experiment.settled().model_dump(mode="json"), sort_keys=False)
     content = f"# digest {experiment.digest}\n{values}".encode()
     if not folder.claim(EXPERIMENT, content):
         check_run(experiment, store)

@@ -127,7 +127,7 @@ def loops_frame(loops: Iterable[RecordedLoop]) -> pd.DataFrame:
 
 def _rows(loop: RecordedLoop) -> Iterator[tuple[dict[str, Any], set[str]]]:
     """A row for each generation, and the metrics in it that are defined."""
-    values = flatten(loop.experiment.model_dump(mode="json"))
+    values = flatten(loop.experiment.settled().model_dump(mode="json"))
     labels = {axis: label for axis, label in (loop.labels or {}).items() if axis not in values}
     complete = len(loop.records) > loop.experiment.generations
     common = {

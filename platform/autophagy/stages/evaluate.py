@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from autophagy.common.samples import CONFIDENCE, FEATURES, LABEL, LATENT, SAMPLE_ID, origin_generation
 from autophagy.common.section import Section, since
-from autophagy.common.seeds import rng_for
 from autophagy.config import Experiment
 from autophagy.data.tables import to_numpy
 from autophagy.engine.job import Job
@@ -19,18 +18,19 @@ from autophagy.features.config import Metrics
 from autophagy.stages.payloads import (
     IMAGES,
     LATENTS,
-    METRICS,
     RealInfo,
     first_rows,
     kept_ids,
+    read_metrics,
     read_network,
     read_probe,
     read_scores,
     real_ids,
+    write_metrics,
 )
 from autophagy.store import Artifact
 
-VERSION = 2
+VERSION = 3
 
 
 class Config(Section):
@@ -52,16 +52,16 @@ def stage(e: Experiment, k: int, inputs: Mapping[str, Stage]) -> Stage:
 def build(job: Job[Config]) -> None:
     """Measure a generation.
 
-    Inputs: those of `scored_by`, `score` (real images), this generation's `generated` and generation 0's `first`, and
-    for generations >= 1 `select` and beside it the `samples/j` it chose from, or the corrected `training_set`.
+    Inputs: those of `scored_by`, `score` (real images) and their `floor`, this generation's `generated` and
+    generation 0's `first`, and for generations >= 1 `select` and beside it the `samples/j` it chose from, or the
+    corrected `training_set`.
 
     The reference is the world as it is, with the classes that appear later and those that have vanished: recall and
     coverage miss a class before it appears, rise as it is learnt, and fall again once nobody asks for it. The probe
     and its encoder are those of generation 0 whatever selects, so that confidence is comparable along a curve.
     """
     from autophagy.features.networks import predict_classes
-    from autophagy.metrics.entropy import knn_entropy
-    from autophagy.metrics.measured import Measured, measure, real_vs_real
+    from autophagy.metrics.measured import Measured, measure
     from autophagy.metrics.structure import total_variance
 
     config, inputs, seed = job.config, job.inputs, job.config.seed
@@ -93,19 +93,14 @@ def build(job: Job[Config]) -> None:
             reference_confidence=reference[CONFIDENCE],
             num_candidates=num_candidates,
             num_kept=len(kept),
+            budget=config.budget,
             k=k,
             seed=seed,
         )
     )
-    if len(training) > config.budget:
-        # Nearest-neighbour entropy depends on the number of points: always that of a budget's worth.
-        rows = rng_for(seed, "entropy-rows").permutation(len(training))[: config.budget]
-        values["entropy"] = knn_entropy(training[rows])
     first = _first(inputs["first"], IMAGES, num_samples)
     values["total_variance"] = values["feature_variance"] / max(total_variance(first[FEATURES]), 1e-12)
-    real = _first(inputs["score"], "train", min(num_samples, sizes["train"]))
-    values |= real_vs_real(real[FEATURES], reference[FEATURES], k, seed)
-    job.attempt.write_json(METRICS, {n: None if np.isnan(v) else float(v) for n, v in values.items()})
+    write_metrics(job.attempt, values | read_metrics(inputs["floor"]))
 
 
 def _first(artifact: Artifact, part: str, count: int) -> dict[str, np.ndarray]:

@@ -22,12 +22,21 @@ from autophagy.common.section import since
 from autophagy.common.seeds import seed_for
 from autophagy.config import Experiment
 from autophagy.corrections import SelfTrained, Sims
-from autophagy.data.tables import tensor_column
+from autophagy.data.shares import classes_in_turn
+from autophagy.data.tables import tensor_column, to_numpy
 from autophagy.denoisers.config import Generation
 from autophagy.engine.job import Info, Job, Resources, once
 from autophagy.engine.stage import Stage
 from autophagy.engine.stream import stream
-from autophagy.stages.payloads import image_file, latent_file, load_denoiser, sample_columns, write_latents
+from autophagy.stages.payloads import (
+    IMAGES,
+    image_file,
+    latent_file,
+    load_denoiser,
+    sample_columns,
+    told_labels,
+    write_latents,
+)
 from autophagy.stages.scorer import VERSION, Scorer, Scoring, scoring
 from autophagy.store import NUM_FILES
 
@@ -100,6 +109,17 @@ class Source:
         self.denoiser = load_denoiser(job.inputs["model"], use_gpu)
         auxiliary = load_denoiser(job.inputs["auxiliary"], use_gpu) if "auxiliary" in job.inputs else None
         self.predict = guide(self.denoiser, config.generation.guidance_scale, auxiliary, config.extrapolation or 0.0)
+        self.weights = self._weights(job)
+
+    def _weights(self, job: Job[Config]) -> np.ndarray:
+        """How often each class is asked for, float [C], up to a factor."""
+        weights = np.ones(self.denoiser.shape.num_classes)
+        if self.denoiser.null is not None and job.config.generation.class_shares == "real":
+            table = job.inputs["real"].read_table(f"{IMAGES}/train", columns=[SAMPLE_ID, LABEL])
+            label = told_labels(job.inputs, to_numpy(table, SAMPLE_ID), to_numpy(table, LABEL))
+            weights = np.bincount(label, minlength=len(weights)).astype(float)
+        weights[list(job.config.absent)] = 0
+        return weights
 
 
 @dataclass(frozen=True)
@@ -114,14 +134,11 @@ class Sampler:
 
         config, start = self.job.config, int(batch["start"][0])
         source = once(f"source {self.job.key}", lambda: Source(self.job))
-        index = np.arange(start, start + config.generation.shard_size)
-        # Round robin: every prefix of the samples has balanced classes.
-        classes = np.setdiff1d(np.arange(source.denoiser.shape.num_classes), config.absent)
+        stop = start + config.generation.shard_size
+        ids = sample_ids(config.generation_index, start, stop - start)
         conditional = source.denoiser.null is not None
-        labels = classes[index % len(classes)] if conditional else np.full_like(index, UNLABELLED)
-        seeds = [seed_for(config.seed, "image", int(i)) for i in index]
-        images, variance = sample_images(source.denoiser, source.predict, config.generation, labels, seeds)
-        ids = sample_ids(config.generation_index, start, len(index))
+        labels = classes_in_turn(source.weights, start, stop) if conditional else np.full_like(ids, UNLABELLED)
+        images, variance = sample_images(source.denoiser, source.predict, config.generation, labels, ids, config.seed)
         return {SAMPLE_ID: ids, LABEL: labels, IMAGE: images, TRAJECTORY_VARIANCE: variance}
 
 

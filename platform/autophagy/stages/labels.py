@@ -17,7 +17,7 @@ from autophagy.engine.job import Info, Job, Resources
 from autophagy.engine.stage import Stage
 from autophagy.stages.payloads import LABELS, SPLITS, RealInfo, load_denoiser, read_network, real_images
 
-VERSION = 1
+VERSION = 2
 
 Parts = dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]  # split -> images, labels, ids
 

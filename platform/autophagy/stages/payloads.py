@@ -12,7 +12,7 @@
     select           kept.parquet                   sample_id, generation; score where the selector scores
     centres          centres.parquet                label, centre
     correct          images/part-*.parquet          ID, KNOWN without trajectory_variance, image
-    evaluate         metrics.json                   metrics by name, null where undefined
+    floor, evaluate  metrics.json                   metrics by name, null where undefined
 
 SPLIT is train, held_out or fresh; ID is sample_id, generation, is_real; KNOWN is label, features, confidence,
 trajectory_variance, and denoising_error where the selector reads it. Types of columns: `common.samples`.
@@ -206,16 +206,17 @@ def kept_ids(inputs: Inputs) -> np.ndarray:
     return to_numpy(inputs["select"].read_table(KEPT, columns=[SAMPLE_ID]), SAMPLE_ID)
 
 
-def training_set(inputs: Inputs, unseen: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [n, H, W, C] and labels int64 [n] of a `train` stage, sorted by sample id.
+def training_set(inputs: Inputs, unseen: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images uint8 [n, H, W, C], labels int64 [n] and sample ids int64 [n], sorted, of a `train` stage.
 
     They are the whole of the `training_set` input if there is one, else what `select` kept, else the real set R
     without `unseen` classes.
     """
     if "training_set" in inputs:
         table = inputs["training_set"].read_table(IMAGES, columns=[SAMPLE_ID, LABEL, IMAGE]).sort_by(SAMPLE_ID)
-        return to_numpy(table, IMAGE).copy(), to_numpy(table, LABEL).copy()
-    return read_images(inputs, kept_ids(inputs) if "select" in inputs else real_ids(inputs, "train", unseen))
+        return to_numpy(table, IMAGE).copy(), to_numpy(table, LABEL).copy(), to_numpy(table, SAMPLE_ID).copy()
+    ids = np.sort(kept_ids(inputs) if "select" in inputs else real_ids(inputs, "train", unseen))
+    return *read_images(inputs, ids), ids
 
 
 # What is known of samples
@@ -288,7 +289,12 @@ def read_network(artifact: Artifact) -> bytes | None:
     return artifact.read_bytes(NETWORK) if artifact.files() else None
 
 
+def write_metrics(attempt: Attempt, values: Mapping[str, float]) -> None:
+    """Write metrics by key; those that are NaN as null."""
+    attempt.write_json(METRICS, {name: None if np.isnan(value) else float(value) for name, value in values.items()})
+
+
 def read_metrics(artifact: Artifact) -> dict[str, float]:
-    """Metrics of an `evaluate` artifact by key, NaN where undefined."""
+    """Metrics of an `evaluate` or `floor` artifact by key, NaN where undefined."""
     values: dict[str, Any] = artifact.read_json(METRICS)
     return {name: float("nan") if value is None else value for name, value in values.items()}

@@ -15,7 +15,7 @@ from autophagy.engine.stage import Stage
 from autophagy.selection import ProbeSettings
 from autophagy.stages.payloads import PROBE, load_denoiser, read_images, real_ids
 
-VERSION = 1
+VERSION = 2
 COMPARISON = 3000  # real images that timesteps and penalties are compared on
 
 

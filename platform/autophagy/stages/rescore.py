@@ -28,7 +28,7 @@ from autophagy.stages.payloads import (
 from autophagy.stages.select import Candidacy, candidacy, candidate_ids
 from autophagy.store import NUM_FILES
 
-VERSION = 1
+VERSION = 2
 
 
 class Config(Candidacy):

@@ -16,7 +16,7 @@ from autophagy.data.tables import tensor_column
 from autophagy.engine.stage import Stages
 from autophagy.stages.payloads import Inputs, RealInfo, load_denoiser, read_network, read_probe
 
-VERSION = 2  # of the columns: what `score`, `generate` and `correct` know of an image
+VERSION = 3  # of the columns: what `score`, `generate` and `correct` know of an image
 
 
 class Scoring(Section):

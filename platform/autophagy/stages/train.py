@@ -29,7 +29,7 @@ from autophagy.stages.payloads import LOSSES, WEIGHTS, RealInfo, load_denoiser, 
 if TYPE_CHECKING:
     from autophagy.denoisers.learner import Checkpointing, Settings, Worker
 
-VERSION = 1
+VERSION = 2
 STATE_FILE = "state.sealed"  # safetensors behind their checksum
 _SNAPSHOT = "checkpoint_manager_snapshot.json"  # in which Ray Train lists the checkpoints of a run
 
@@ -155,18 +155,17 @@ def _run(job: Job[Config], checkpointing: Checkpointing, worker: Worker | None =
     import torch
 
     from autophagy.denoisers.learner import Learner, train_steps
-    from autophagy.denoisers.precision import resolve_precision
     from autophagy.denoisers.weights import new_denoiser
 
     config, use_gpu = job.config, job.resources.use_gpu
-    images, labels = training_set(job.inputs, config.unseen)
+    images, labels, ids = training_set(job.inputs, config.unseen)
     settings = _settings(config, len(images))
     if "init" in job.inputs:
         denoiser = load_denoiser(job.inputs["init"], use_gpu)
     else:
         denoiser = new_denoiser(config.model, _shape(job), config.seed, use_gpu)
     learner = Learner(denoiser, settings)
-    losses = train_steps(learner, images, labels, settings, checkpointing, worker)
+    losses = train_steps(learner, images, labels, ids, settings, checkpointing, worker)
     if worker is None or worker.rank == 0:
         job.attempt.write_bytes(WEIGHTS, learner.weights())
         steps = np.arange(1, len(losses) + 1)
@@ -177,7 +176,7 @@ def _run(job: Job[Config], checkpointing: Checkpointing, worker: Worker | None =
         "num_images": len(images),
         "num_steps": settings.num_steps,
         "last_loss": float(torch.from_numpy(losses[-50:]).mean()),  # numpy adds in another order
-        "precision": str(resolve_precision(settings.precision, denoiser.device)).removeprefix("torch."),
+        "precision": settings.precision,
         "num_parameters": sum(p.numel() for p in denoiser.network.parameters()),
     }
 

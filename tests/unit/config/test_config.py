@@ -163,9 +163,10 @@ class TestDigest:
         ],
     )
     def test_where_how_and_how_far_to_compute_does_not_matter(self, setting):
-        changed = settings(LSF, setting)
-        assert changed != LSF
-        assert changed.digest == LSF.digest
+        base = settings(LSF, "training.precision=float32", "generation.precision=float32")
+        changed = settings(base, setting)
+        assert changed != base
+        assert changed.digest == base.digest
 
     def test_everything_else_does(self):
         fields = [name for name, _ in sections(LSF)]
@@ -199,12 +200,13 @@ class TestDigest:
             "training.global_batch_size": "64",
             "training.ema_decay": "0.9",
             "training.condition_dropout": "0.2",
-            "training.precision": "float32",
+            "training.precision": "bfloat16",
             "generation.sampler": "ddpm",
             "generation.num_inference_steps": "26",
             "generation.guidance_scale": "2.0",
             "generation.shard_size": "64",
-            "generation.precision": "float32",
+            "generation.class_shares": "balanced",
+            "generation.precision": "bfloat16",
             "scenario": "{kind: replace}",
             "selection": "{strategy: none}",
             "correction": "{kind: sims}",

@@ -9,7 +9,8 @@ import torch
 from autophagy.common.samples import UNLABELLED, sample_ids
 from autophagy.denoisers.base import Denoiser
 from autophagy.denoisers.latents import ENCODE_BATCH, ERROR_SHARES, Encoder
-from autophagy.denoisers.noise import per_sample_noise, to_unit
+from autophagy.denoisers.philox import normals
+from autophagy.denoisers.pixels import to_unit
 
 IDS = sample_ids(0, 0, 5)
 
@@ -50,16 +51,16 @@ def test_the_noise_is_fixed_by_sample_and_timestep(denoiser, images):
 
 
 def test_at_another_timestep_the_noise_is_another(denoiser, images, monkeypatch):
-    drawn: list[list[int]] = []
+    drawn: list[torch.Tensor] = []
 
-    def recorded(seeds: list[int], shape: tuple[int, ...]) -> torch.Tensor:
-        drawn.append(seeds)
-        return per_sample_noise(seeds, shape)
+    def recorded(*arguments: object) -> torch.Tensor:
+        drawn.append(normals(*arguments))
+        return drawn[-1]
 
-    monkeypatch.setattr("autophagy.denoisers.latents.per_sample_noise", recorded)
+    monkeypatch.setattr("autophagy.denoisers.latents.normals", recorded)
     encode(denoiser, images, IDS, timestep=10)
     encode(denoiser, images, IDS, timestep=11)
-    assert len(set(drawn[0] + drawn[1])) == 2 * len(IDS)
+    assert len(torch.cat(drawn).unique(dim=0)) == 2 * len(IDS)
 
 
 def test_nothing_in_a_latent_tells_the_label(built, images):

@@ -59,8 +59,10 @@ def selected(store: StageStore, ids: np.ndarray) -> Artifact:
 
 def read(inputs: Mapping[str, Artifact]) -> tuple[list[int], list[int]]:
     """Pixel value and label of every image of the training set."""
-    images, labels = training_set(inputs)
+    images, labels, ids = training_set(inputs)
     assert images.shape == (len(labels), 4, 4, 1)
+    assert (np.diff(ids) > 0).all()
+    assert len(ids) == len(labels)
     assert (images == images[:, :1, :1]).all()
     images += 0  # writable: training must not fail on Arrow's read-only memory
     return images[:, 0, 0, 0].tolist(), labels.tolist()

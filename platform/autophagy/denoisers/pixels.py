@@ -1,4 +1,4 @@
-"""Pixels as a denoiser sees them, and noise that belongs to a sample."""
+"""Pixels as a denoiser sees them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,3 @@ def to_unit(images: Tensor) -> Tensor:
 def to_uint8(images: Tensor) -> Tensor:
     """float [B, C, H, W] -> uint8 [B, H, W, C], rounded: the quantisation between generations is part of the loop."""
     return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-
-
-def per_sample_noise(seeds: list[int], shape: tuple[int, ...]) -> Tensor:
-    """Standard normal float32 [len(seeds), *shape]; row i depends on seeds[i] alone, on no batch and no device."""
-    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
