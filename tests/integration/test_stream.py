@@ -1,8 +1,10 @@
-"""What is between two steps of a stream stays small, however slow the second one is."""
+"""Streams: a row goes through all steps in one process, and a process that has a GPU is kept."""
 
 from __future__ import annotations
 
-import time
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -11,43 +13,65 @@ import pytest
 from autophagy.common.section import Section
 from autophagy.engine.job import Job, Resources
 from autophagy.engine.stage import Stage
-from autophagy.engine.stream import UNDER_WAY_BYTES, stream
+from autophagy.engine.stream import stream
 from autophagy.store import StageStore
 
-COUNT, BYTES = 60, 16 << 20  # four times as much as may be under way
 
-
-@pytest.mark.slow
-def test_a_slow_scorer_does_not_let_images_pile_up(local_ray, tmp_path):
-    seen, waiting = tmp_path / "seen", []
-    seen.mkdir()
+@pytest.mark.parametrize("num_actors", [0, 2])
+def test_every_row_goes_through_all_steps_in_one_process(local_ray, tmp_path, num_actors):
+    found = []
 
     class Make:
-        """16 MB a row, at once."""
+        """Says in which process."""
 
         def __init__(self, job: Job) -> None: ...
 
         def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-            (seen / f"made-{batch['row'][0]}").touch()
-            return {"row": batch["row"], "image": np.zeros((1, BYTES), np.uint8)}
+            return {"row": batch["row"], "made": np.array([os.getpid()])}
 
     class Score:
-        """Takes its time, and counts how many rows are made and not scored."""
+        """Says in which process, too."""
 
-        def __init__(self, job: Job) -> None: ...
+        def __init__(self, job: Job) -> None:
+            self.factor = 10
 
         def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-            time.sleep(0.1)
-            (seen / f"scored-{batch['row'][0]}").touch()
-            made, scored = (len(list(seen.glob(f"{what}-*"))) for what in ("made", "scored"))
-            return {"waiting": np.array([made - scored])}
+            return {"row": self.factor * batch["row"], "made": batch["made"], "scored": np.array([os.getpid()])}
 
-    def build(job: Job) -> None:
-        rows = [{"row": row} for row in range(COUNT)]
-        waiting.extend(int(row["waiting"]) for row in stream(job, rows, Make, Score)[0])
+    def build(job: Job) -> dict[str, Any]:
+        rows, info = stream(job, [{"row": row} for row in range(8)], Make, Score)
+        found.extend(rows)
+        return info
 
-    stage = Stage("stream", build, Section(), resources=Resources(num_actors=1), place="driver")
-    stage.ensure(StageStore(tmp_path / "store"))
-    assert len(waiting) == COUNT
-    assert max(waiting) * BYTES <= 1.25 * UNDER_WAY_BYTES
-    assert max(waiting) > 1, "the steps overlap"
+    stage = Stage("stream", build, Section(), resources=Resources(num_actors=num_actors), place="driver")
+    artifact = stage.ensure(StageStore(tmp_path / "store"))
+    assert sorted(int(row["row"]) for row in found) == [10 * row for row in range(8)]
+    assert all(row["made"] == row["scored"] != os.getpid() for row in found)
+    assert {key for row in found for key in row} == {"row", "made", "scored"}
+    assert 0 <= artifact.info["device_seconds"] < 60
+
+
+GPU_WORK = """
+import os, ray, tempfile
+from autophagy.common.section import Section
+from autophagy.engine.job import Job, Resources
+from autophagy.engine.stream import stream
+from autophagy.engine.workers import run_in_worker
+
+ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+
+class Where:
+    def __init__(self, job): ...
+    def __call__(self, batch):
+        return {"pid": batch["row"] * 0 + os.getpid()}
+
+print(*{run_in_worker(os.getpid, num_gpus=1) for _ in range(4)})
+job = Job(Section(), {}, None, None, "", resources=Resources(use_gpu=True))
+print(*{int(row["pid"]) for row in stream(job, [{"row": row} for row in range(6)], Where)[0]})
+"""
+
+
+def test_a_process_that_has_a_gpu_is_kept_for_the_next_call():
+    """The GPU is one in Ray's books; starting a process for each call would cost seconds of a real one."""
+    done = subprocess.run([sys.executable, "-c", GPU_WORK], capture_output=True, text=True, timeout=300)
+    assert [len(line.split()) for line in done.stdout.splitlines()] == [1, 1], done.stdout + done.stderr

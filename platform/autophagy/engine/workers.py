@@ -35,8 +35,9 @@ def _pooled(num_gpus: int) -> Any:
     """`_call` as a task of Ray's; made once, since Ray exports each one anew and never forgets it."""
     import ray
 
-    # DEFAULT: a Tune trial's placement group must not capture the task.
-    return ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=3, scheduling_strategy="DEFAULT")(_call)
+    # DEFAULT: a Tune trial's placement group must not capture the task. max_calls: Ray would end a process that has had
+    # a GPU after one call, and the next would pay its start again.
+    return ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=3, max_calls=0, scheduling_strategy="DEFAULT")(_call)
 
 
 def _call(function: Callable[..., T], *arguments: Any) -> T:

@@ -49,6 +49,7 @@ class Recorder:
         self.notes: dict[str, Note] = {}  # by run, those to be logged
         self.failures = 0
         self.busy = True
+        self.over = False
         self.changed = threading.Condition()
         threading.Thread(target=self._work, daemon=True).start()
 
@@ -65,13 +66,19 @@ class Recorder:
             self.changed.notify_all()
             self.changed.wait_for(lambda: self.failures > before or not (self.busy or self.notes))
 
+    def interrupt(self) -> None:
+        """Say that the sweep was stopped, and its loops with it; nothing is logged after that."""
+        with self.changed:
+            self.over = True
+        self.tracker.interrupt()
+
     def _work(self) -> None:
         self.tracker.begin()
         while True:
             with self.changed:
                 self.busy = False
                 self.changed.notify_all()
-                self.changed.wait_for(lambda: self.notes)
+                self.changed.wait_for(lambda: self.notes and not self.over)
                 self.busy = True
                 run = next(iter(self.notes))
                 note = self.notes.pop(run)
@@ -130,7 +137,10 @@ class ForwardingTracker:
 
 @contextmanager
 def recording(tracker: SweepTracker | None) -> Iterator[ray.actor.ActorHandle[Recorder] | None]:
-    """A recorder for the time of a sweep, where loops wait; all it was told is logged at the end if MLflow is there."""
+    """A recorder for the time of a sweep, where loops wait.
+
+    All it was told is logged at the end if MLflow is there; and that the sweep was interrupted, if it was.
+    """
     import ray
 
     if tracker is None:
@@ -143,6 +153,11 @@ def recording(tracker: SweepTracker | None) -> Iterator[ray.actor.ActorHandle[Re
         yield recorder
         with suppress(ray.exceptions.RayError):
             ray.get(recorder.flush.remote())
+    except BaseException:
+        # By the process that has MLflow's client: loading it here takes seconds, and who stops a job has three.
+        with suppress(ray.exceptions.RayError):
+            ray.get(recorder.interrupt.remote(), timeout=PATIENCE_SECONDS)
+        raise
     finally:
         with suppress(ray.exceptions.RayError):
             ray.kill(recorder)

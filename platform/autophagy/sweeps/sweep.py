@@ -64,10 +64,6 @@ def run_sweep(
             compute(work, ledger, tracker, progress)
         elif tracker:
             tracker.begin()
-    except BaseException:
-        if tracker:
-            tracker.interrupt()
-        raise
     finally:
         ledger.save()  # an interrupted sweep says how far it came
         progress.end()
