@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RECORDER_BYTES = 300 << 20  # what its process takes: MLflow's client, most of all
 PATIENCE_SECONDS = 10.0  # of a loop that ends, for the recorder to know
+INTERRUPT_SECONDS = 2.0  # for the recorder to say that a sweep was interrupted
 PAUSE_SECONDS = 10.0  # of the recorder, after MLflow has failed
 
 
@@ -154,9 +155,12 @@ def recording(tracker: SweepTracker | None) -> Iterator[ray.actor.ActorHandle[Re
         with suppress(ray.exceptions.RayError):
             ray.get(recorder.flush.remote())
     except BaseException:
-        # By the process that has MLflow's client: loading it here takes seconds, and who stops a job has three.
-        with suppress(ray.exceptions.RayError):
-            ray.get(recorder.interrupt.remote(), timeout=PATIENCE_SECONDS)
+        # By the process that has MLflow's client: loading it here takes seconds, and who stops a job has three. A
+        # signal to the whole group has ended that process too.
+        try:
+            ray.get(recorder.interrupt.remote(), timeout=INTERRUPT_SECONDS)
+        except ray.exceptions.RayError:
+            tracker.interrupt()
         raise
     finally:
         with suppress(ray.exceptions.RayError):
