@@ -8,7 +8,7 @@ import sys
 from autophagy.common import signals
 from autophagy.common.rights import guard_token
 
-LOOP_BYTES = 140 << 20  # what the process of a loop takes, which only waits for stages: 119 MB, and a margin
+LOOP_BYTES = 140 << 20  # what the process of a loop takes, which only waits for stages: 128 MB, and a margin
 ARRIVAL_SECONDS = 1800  # for machines to come in a cloud, before work that waits for them fails
 IDLE_MS = 60_000  # before a pooled process ends that has nothing to do: starting one costs seconds of a CPU
 _HEAD = "node:__internal_head__"  # a resource of the head's alone
