@@ -59,8 +59,11 @@ def sample_images(
 
 
 def timesteps(num_train_timesteps: int, num_steps: int) -> list[int]:
-    """Evenly spaced timesteps, falling; the first is the last that was trained on, from where x is pure noise."""
-    return [(num_train_timesteps * left - 1) // num_steps for left in range(num_steps, 0, -1)]
+    """Evenly spaced timesteps, falling, both ends included: from pure noise to where next to none is left."""
+    last = num_train_timesteps - 1
+    if num_steps == 1:
+        return [last]
+    return [last * left // (num_steps - 1) for left in range(num_steps - 1, -1, -1)]
 
 
 def step(diffusion: Diffusion, x: Tensor, x0: Tensor, t: int, following: int | None, noise: Tensor | None) -> Tensor:
