@@ -108,7 +108,7 @@ def empty_store(local_ray, tmp_path) -> Any:
 
 @pytest.fixture
 def killing() -> Any:
-    """Context in which a process of this session is killed, once a loop of a store has a record: it is at work then."""
+    """Context in which a process of these tests is killed, once a loop of a store has a record: it is at work then."""
 
     def kill(command: str, runs: Path, killed: list[int]) -> None:
         while not list(runs.glob("*/records.jsonl")):
